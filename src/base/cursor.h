@@ -24,7 +24,8 @@ typedef struct GwCursor {
 static inline GwCursor
 gw_cursor(const void *data, size_t len)
 {
-    return (GwCursor){.data = data, .len = len};
+    /* No bytes at all may come as NULL (an empty GBytes does). */
+    return (GwCursor){.data = data ? data : (const uint8_t *)"", .len = data ? len : 0};
 }
 
 static inline size_t

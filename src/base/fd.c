@@ -108,9 +108,21 @@ unix_address(const char *path, struct sockaddr_un *address, GError **error)
     return true;
 }
 
+/* Connects without waiting for a place in the listener's queue; errno tells why not. */
+static GwFd
+connect_now(const struct sockaddr_un *address)
+{
+    g_auto(GwFd) fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof *address) < 0) {
+        return GW_FD_NONE;
+    }
+    return g_steal_fd(&fd);
+}
+
 /* A socket file whose listener is gone may be replaced, anything else may not. */
 static bool
-remove_stale_socket(const char *path, GError **error)
+remove_stale_socket(const char *path, const struct sockaddr_un *address, GError **error)
 {
     struct stat st;
 
@@ -121,8 +133,9 @@ remove_stale_socket(const char *path, GError **error)
         g_set_error(error, GW_ERROR, GW_ERROR_EXISTS, "'%s' exists and is not a socket", path);
         return false;
     }
-    g_auto(GwFd) probe = gw_unix_connect(path, NULL);
-    if (probe >= 0) {
+    /* Only a refusal proves that nobody listens: a full queue or a lack of rights does not. */
+    g_auto(GwFd) probe = connect_now(address);
+    if (probe >= 0 || errno != ECONNREFUSED) {
         g_set_error(error, GW_ERROR, GW_ERROR_EXISTS, "another process listens on '%s'", path);
         return false;
     }
@@ -138,7 +151,7 @@ gw_unix_listen(const char *path, mode_t mode, GError **error)
 {
     struct sockaddr_un address;
 
-    if (!unix_address(path, &address, error) || !remove_stale_socket(path, error)) {
+    if (!unix_address(path, &address, error) || !remove_stale_socket(path, &address, error)) {
         return GW_FD_NONE;
     }
     g_auto(GwFd) fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -160,40 +173,65 @@ gw_unix_connect(const char *path, GError **error)
     if (!unix_address(path, &address, error)) {
         return GW_FD_NONE;
     }
-    g_auto(GwFd) fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof address) < 0) {
+    g_auto(GwFd) fd = connect_now(&address);
+    if (fd < 0) {
         gw_set_error_errno(error, errno, "cannot connect to '%s'", path);
         return GW_FD_NONE;
     }
-    return g_steal_fd(&fd);
+    return gw_fd_set_nonblocking(fd, false, error) ? g_steal_fd(&fd) : GW_FD_NONE;
+}
+
+/* Reads to the end of the file or to one byte beyond the limit; NULL with errno set. The size that
+ * fstat() tells is no guide: it is 0 in /proc, a page in /sys, and a file may grow. */
+static char *
+read_to_end(int fd, size_t max_bytes, size_t *len)
+{
+    g_autofree char *text = NULL;
+    const size_t most = MIN(max_bytes, G_MAXSSIZE / 2) + 1;
+    size_t capacity = 0;
+    size_t done = 0;
+
+    while (done == capacity && done < most) {
+        capacity = MIN(most, MAX(2 * capacity, 16384));
+        char *larger = g_try_realloc(text, capacity + 1);
+        if (!larger) {
+            errno = ENOMEM;
+            return NULL;
+        }
+        text = larger;
+        ssize_t count = gw_fd_read_full(fd, text + done, capacity - done);
+        if (count < 0) {
+            return NULL;
+        }
+        done += (size_t)count;
+    }
+    text[done] = '\0';
+    *len = done;
+    return g_steal_pointer(&text);
 }
 
 char *
 gw_file_read(const char *path, size_t max_bytes, size_t *len, GError **error)
 {
     g_auto(GwFd) fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    struct stat st;
+    size_t count = 0;
 
-    if (fd < 0 || fstat(fd, &st) < 0) {
+    if (fd < 0) {
         gw_set_error_errno(error, errno, "cannot open '%s'", path);
         return NULL;
     }
-    /* Files of /proc and /sys tell a size of 0 or a page: read to the end, up to the limit. */
-    size_t capacity = MIN(max_bytes, (size_t)MAX(st.st_size, 65536)) + 1;
-    g_autofree char *text = g_try_malloc(capacity + 1);
-    ssize_t count = text ? gw_fd_read_full(fd, text, capacity) : -1;
-    if (count < 0) {
-        gw_set_error_errno(error, text ? errno : ENOMEM, "cannot read '%s'", path);
+    g_autofree char *text = read_to_end(fd, max_bytes, &count);
+    if (!text) {
+        gw_set_error_errno(error, errno, "cannot read '%s'", path);
         return NULL;
     }
-    if ((size_t)count == capacity) {
+    if (count > max_bytes) {
         g_set_error(error, GW_ERROR, GW_ERROR_TOO_LARGE, "'%s' is larger than %zu bytes", path,
-                    capacity - 1);
+                    max_bytes);
         return NULL;
     }
-    text[count] = '\0';
     if (len) {
-        *len = (size_t)count;
+        *len = count;
     }
     return g_steal_pointer(&text);
 }

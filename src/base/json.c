@@ -35,6 +35,51 @@ depth_is_bounded(const char *text, size_t len)
     return true;
 }
 
+/* Whether these digits are those before or after the point of a number with a fraction or exponent:
+ * a small one has more digits than an integer may. */
+static bool
+is_part_of_real(const char *text, size_t len, size_t start, size_t digits)
+{
+    const char before = start > 0 ? text[start - 1] : ' ';
+    const char after = start + digits < len ? text[start + digits] : ' ';
+
+    return before == '.' || after == '.' || after == 'e' || after == 'E';
+}
+
+/*
+ * QEMU writes unsigned 64-bit numbers where jansson takes signed ones. A copy in which numbers
+ * that are too long are the largest one: nobody here needs the exact value of any of them.
+ */
+static char *
+clamp_integers(const char *text, size_t len)
+{
+    static const char largest[] = "9223372036854775807";
+    const size_t max_digits = sizeof largest - 1;
+    char *copy = g_memdup2(text, len);
+    bool in_string = false;
+
+    for (size_t i = 0; copy && i < len; i++) {
+        size_t digits = 0;
+        if (in_string && copy[i] == '\\') {
+            i++;
+        } else if (copy[i] == '"') {
+            in_string = !in_string;
+        } else if (!in_string) {
+            while (i + digits < len && g_ascii_isdigit(copy[i + digits])) {
+                digits++;
+            }
+        }
+        bool too_large =
+            digits > max_digits || (digits == max_digits && memcmp(copy + i, largest, digits) > 0);
+        if (too_large && !is_part_of_real(copy, len, i, digits)) {
+            memcpy(copy + i, largest, max_digits);
+            memset(copy + i + max_digits, ' ', digits - max_digits);
+        }
+        i += digits > 0 ? digits - 1 : 0;
+    }
+    return copy;
+}
+
 json_t *
 gw_json_parse(const void *data, size_t len, size_t max_bytes, const char *what, GError **error)
 {
@@ -51,6 +96,10 @@ gw_json_parse(const void *data, size_t len, size_t max_bytes, const char *what, 
         return NULL;
     }
     json_t *value = json_loadb(data, len, JSON_REJECT_DUPLICATES, &problem);
+    if (!value && json_error_code(&problem) == json_error_numeric_overflow) {
+        g_autofree char *clamped = clamp_integers(data, len);
+        value = json_loadb(clamped, len, JSON_REJECT_DUPLICATES, &problem);
+    }
     if (!value) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "%s: bad JSON at byte %d: %s", what,
                     problem.position, problem.text);
@@ -68,11 +117,17 @@ gw_json_text(const json_t *value)
     return copy;
 }
 
+/* A null counts as absent, here and in the getters. */
 static bool
-missing(const char *key, GError **error)
+is_there(const json_t *object, const char *key, GError **error)
 {
-    g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "'%s' is missing", key);
-    return false;
+    const json_t *value = json_object_get(object, key);
+
+    if (!value || json_is_null(value)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "'%s' is missing", key);
+        return false;
+    }
+    return true;
 }
 
 bool
@@ -94,9 +149,7 @@ gw_json_opt_string(const json_t *object, const char *key, const char **out, GErr
 bool
 gw_json_need_string(const json_t *object, const char *key, const char **out, GError **error)
 {
-    const json_t *value = json_object_get(object, key);
-
-    return value ? gw_json_opt_string(object, key, out, error) : missing(key, error);
+    return is_there(object, key, error) && gw_json_opt_string(object, key, out, error);
 }
 
 bool
@@ -123,9 +176,7 @@ bool
 gw_json_need_int(const json_t *object, const char *key, int64_t min, int64_t max, int64_t *out,
                  GError **error)
 {
-    const json_t *value = json_object_get(object, key);
-
-    return value ? gw_json_opt_int(object, key, min, max, out, error) : missing(key, error);
+    return is_there(object, key, error) && gw_json_opt_int(object, key, min, max, out, error);
 }
 
 bool

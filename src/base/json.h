@@ -19,7 +19,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_t, json_decref)
 
 #define GW_JSON_MAX_DEPTH 32
 
-/* Parses one JSON value from @len bytes; @what names the source for the message. Transfer full. */
+/*
+ * Parses one JSON object or array from @len bytes; @what names the source for the message.
+ * Integers beyond 64 bits, signed, become the largest one. Transfer full.
+ */
 json_t *gw_json_parse(const void *data, size_t len, size_t max_bytes, const char *what,
                       GError **error) GW_MUST_USE;
 

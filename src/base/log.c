@@ -19,16 +19,22 @@ gw_log_init(bool debug)
     show_debug = debug;
 }
 
-/* Guests, QEMU and peers choose parts of messages: no control characters reach a terminal. */
+/* Guests, QEMU and peers choose parts of messages: no control characters reach a terminal, neither
+ * C0 nor C1 (U+009B begins a sequence as well as ESC [ does), and nothing that is not UTF-8. */
 static void
 append_escaped(GString *line, const char *text)
 {
-    for (const char *c = text; *c; c++) {
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
-            g_string_append_printf(line, *c == '\n' ? " | " : "\\x%02x", (unsigned char)*c);
+    while (*text) {
+        const gunichar c = g_utf8_get_char_validated(text, -1);
+        const bool valid = c != (gunichar)-1 && c != (gunichar)-2;
+        if (*text == '\n') {
+            g_string_append(line, " | ");
+        } else if (!valid || g_unichar_iscntrl(c)) {
+            g_string_append_printf(line, "\\x%02x", valid ? c : (unsigned char)*text);
         } else {
-            g_string_append_c(line, *c);
+            g_string_append_unichar(line, c);
         }
+        text = valid ? g_utf8_next_char(text) : text + 1;
     }
 }
 

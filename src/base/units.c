@@ -24,6 +24,9 @@ parse_with_units(const char *text, const Unit *units, double max, double *out)
         return false;
     }
     double number = g_ascii_strtod(text, &end);
+    if ((size_t)(end - text) != strspn(text, "0123456789.")) {
+        return false; /* strtod also takes hexadecimal and exponents */
+    }
     while (g_ascii_isspace(*end)) {
         end++;
     }
