@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Processes that are not our children: are they there, when do they end, and signals for them.
+ *
+ * The pidfd is opened first and the start time compared afterwards: a pidfd that was opened for
+ * the wrong process then shows the wrong start time, and one for the right process stays with it.
+ * A process that has ended but was not reaped by its parent yet counts as ended. Owns a watch's
+ * pidfd. Main context. Fails with GW_ERROR_NOT_FOUND, or GW_ERROR_IO when /proc cannot be read.
+ */
+#include "qemu/process.h"
+
+#include "base/fd.h"
+#include "qemu/launch.h"
+
+#include <errno.h>
+#include <glib-unix.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/pidfd.h>
+
+#define STAT_MAX_BYTES 4096
+/* proc(5) counts from 1; what follows the name in parentheses begins with field 3. */
+#define FIELD_AFTER_NAME  3
+#define FIELD_START_TICKS 22
+
+struct GwProcessWatch {
+    GwFd pidfd;
+    guint source;
+    GwProcessExitFn callback;
+    void *data;
+};
+
+static bool
+not_found(pid_t pid, GError **error)
+{
+    g_set_error(error, GW_ERROR, GW_ERROR_NOT_FOUND, "process %d has ended", (int)pid);
+    return false;
+}
+
+bool
+gw_process_start_ticks(pid_t pid, uint64_t *ticks, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    g_autoptr(GError) problem = NULL;
+    g_autofree char *text = gw_file_read(path, STAT_MAX_BYTES, NULL, &problem);
+
+    if (!text) {
+        if (!g_file_test("/proc/self/stat", G_FILE_TEST_EXISTS)) {
+            g_propagate_error(error, g_steal_pointer(&problem));
+            return false;
+        }
+        return not_found(pid, error);
+    }
+    /* The name may hold blanks and parentheses; nothing after it does. */
+    const char *field = strrchr(text, ')');
+    for (int i = FIELD_AFTER_NAME - 1; field && i < FIELD_START_TICKS; i++) {
+        field = strchr(field + 1, ' ');
+    }
+    if (!field || !g_ascii_isdigit(field[1])) {
+        g_set_error(error, GW_ERROR, GW_ERROR_IO, "'%s' cannot be understood", path);
+        return false;
+    }
+    *ticks = g_ascii_strtoull(field + 1, NULL, 10);
+    return true;
+}
+
+/* A descriptor for the process, which may have ended; GW_ERROR_NOT_FOUND if it is another one. */
+static GwFd
+open_process(GwProcessId process, GError **error)
+{
+    uint64_t ticks = 0;
+
+    if (process.pid <= 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_NOT_FOUND, "there is no process");
+        return GW_FD_NONE;
+    }
+    g_auto(GwFd) pidfd = pidfd_open(process.pid, 0);
+    if (pidfd < 0 && errno != ESRCH) {
+        gw_set_error_errno(error, errno, "cannot watch process %d", (int)process.pid);
+        return GW_FD_NONE;
+    }
+    if (pidfd < 0) {
+        not_found(process.pid, error);
+        return GW_FD_NONE;
+    }
+    if (!gw_process_start_ticks(process.pid, &ticks, error)) {
+        return GW_FD_NONE;
+    }
+    if (ticks != process.start_ticks) {
+        not_found(process.pid, error);
+        return GW_FD_NONE;
+    }
+    return g_steal_fd(&pidfd);
+}
+
+/* A pidfd becomes readable when its process ends. */
+static bool
+has_ended(int pidfd)
+{
+    struct pollfd entry = {.fd = pidfd, .events = POLLIN};
+
+    return poll(&entry, 1, 0) == 1;
+}
+
+bool
+gw_process_alive(GwProcessId process)
+{
+    g_auto(GwFd) pidfd = open_process(process, NULL);
+
+    return pidfd >= 0 && !has_ended(pidfd);
+}
+
+static gboolean
+on_ended(gint fd, GIOCondition condition, void *data)
+{
+    GwProcessWatch *watch = data;
+
+    watch->source = 0;
+    watch->callback(watch->data);
+    return G_SOURCE_REMOVE;
+}
+
+GwProcessWatch *
+gw_process_watch(GwProcessId process, GwProcessExitFn callback, void *data, GError **error)
+{
+    g_auto(GwFd) pidfd = open_process(process, error);
+
+    if (pidfd < 0) {
+        return NULL;
+    }
+    if (has_ended(pidfd)) {
+        not_found(process.pid, error);
+        return NULL;
+    }
+    GwProcessWatch *watch = g_new0(GwProcessWatch, 1);
+    watch->pidfd = g_steal_fd(&pidfd);
+    watch->callback = callback;
+    watch->data = data;
+    watch->source = g_unix_fd_add(watch->pidfd, G_IO_IN, on_ended, watch);
+    return watch;
+}
+
+void
+gw_process_watch_free(GwProcessWatch *watch)
+{
+    if (!watch) {
+        return;
+    }
+    if (watch->source) {
+        g_source_remove(watch->source);
+    }
+    gw_fd_close(watch->pidfd);
+    g_free(watch);
+}
+
+bool
+gw_process_signal(GwProcessId process, int signal_number, GError **error)
+{
+    g_auto(GwFd) pidfd = open_process(process, error);
+
+    if (pidfd < 0) {
+        return false;
+    }
+    if (pidfd_send_signal(pidfd, signal_number, NULL, 0) == 0) {
+        return true;
+    }
+    if (errno == ESRCH) {
+        return not_found(process.pid, error);
+    }
+    gw_set_error_errno(error, errno, "cannot send signal %d to process %d", signal_number,
+                       (int)process.pid);
+    return false;
+}
