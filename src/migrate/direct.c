@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The direct transport's key: QEMU talks to QEMU over TLS with a pre-shared key that is made for
+ * one move, travels over the hosts' authenticated session, and lies in a file that only QEMU's
+ * user can read. A listening QEMU reads it at each handshake, so it stays until the move has ended;
+ * what a crash leaves is removed at the next start.
+ *
+ * Main context. Owns the folder key-ID in the run folder.
+ */
+#include "base/fd.h"
+#include "migrate/internal.h"
+
+#include <errno.h>
+#include <pwd.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define KEY_BYTES 32
+#define KEY_FILE  "keys.psk" /* the name that QEMU looks for */
+#define USER_NAME "godwit"
+
+static void
+ignore_reply(json_t *answer, const GError *error, void *data)
+{
+    /* There is nothing to do if it was not there. */
+}
+
+char *
+gw_direct_new_key(void)
+{
+    uint8_t bytes[KEY_BYTES];
+    GString *hex = g_string_new(NULL);
+
+    /* From the kernel; 32 bytes never come in parts once it is seeded. */
+    while (getrandom(bytes, sizeof bytes, 0) != sizeof bytes) {
+        continue;
+    }
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        g_string_append_printf(hex, "%02x", bytes[i]);
+    }
+    return g_string_free(hex, FALSE);
+}
+
+static char *
+key_folder(const GwMove *move)
+{
+    return g_strdup_printf("%s/key-%s", move->moves->options.run_dir, move->id);
+}
+
+void
+gw_direct_remove_key(GwMove *move)
+{
+    g_autofree char *folder = key_folder(move);
+    g_autofree char *path = g_build_filename(folder, KEY_FILE, NULL);
+
+    unlink(path);
+    rmdir(folder);
+}
+
+static bool
+give_to_qemu(const char *path, const char *user_name, GError **error)
+{
+    const struct passwd *user = user_name ? getpwnam(user_name) : NULL;
+
+    if (user_name && (!user || chown(path, user->pw_uid, user->pw_gid) < 0)) {
+        gw_set_error_errno(error, user ? errno : ENOENT, "cannot give '%s' to user '%s'", path,
+                           user_name);
+        return false;
+    }
+    return true;
+}
+
+static bool
+write_key(GwMove *move, const char *folder, const char *key, GError **error)
+{
+    const char *user = move->moves->options.qemu_user;
+    g_autofree char *path = g_build_filename(folder, KEY_FILE, NULL);
+    g_autofree char *text = g_strdup_printf(USER_NAME ":%s\n", key);
+
+    if (mkdir(folder, 0700) < 0) {
+        gw_set_error_errno(error, errno, "cannot make folder '%s'", folder);
+        return false;
+    }
+    return gw_file_write(path, text, strlen(text), 0600, error) &&
+           give_to_qemu(path, user, error) && give_to_qemu(folder, user, error);
+}
+
+bool
+gw_direct_add_credentials(GwMove *move, GwVm *vm, const char *key, const char *endpoint,
+                          GwQmpReplyFn reply, void *data, GError **error)
+{
+    g_autofree char *folder = key_folder(move);
+
+    if (!write_key(move, folder, key, error)) {
+        gw_direct_remove_key(move);
+        return false;
+    }
+    json_t *arguments = json_pack("{s:s, s:s, s:s, s:s}", "qom-type", "tls-creds-psk", "id",
+                                  "gwpsk", "dir", folder, "endpoint", endpoint);
+    if (g_str_equal(endpoint, "client")) {
+        gw_json_set_str(arguments, "username", USER_NAME);
+    }
+    /* Left over from an earlier move of this QEMU: none is no error. */
+    gw_qmp_call(gw_vm_qmp(vm), "object-del", json_pack("{s:s}", "id", "gwpsk"), ignore_reply, NULL);
+    gw_qmp_call(gw_vm_qmp(vm), "object-add", arguments, reply, data);
+    return true;
+}

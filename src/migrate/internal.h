@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What the files of src/migrate share: one move, the registry, and the two roles.
+ *
+ *   moves.c         registry, records, history, the public functions of migrate.h
+ *   move.c          the mover: events in, persisted transitions and timers out
+ *   source.c        the sending host's steps that talk to the target
+ *   source_qemu.c   ... and those that talk to QEMU: pre-copy, switchover, roll-back
+ *   target.c        the receiving host's steps
+ *   visitor.c       sessions from other hosts, until it is known which move they are about
+ *   check*.c        the checks before a move
+ *   direct.c        QEMU-to-QEMU transport: ports and keys
+ */
+#pragma once
+
+#include "base/log.h"
+#include "core/move_state.h"
+#include "core/progress.h"
+#include "migrate/migrate.h"
+
+typedef struct GwMove GwMove;
+
+/* What a role does. All functions run in the main context. */
+typedef struct GwMoveRole {
+    const char *name;           /* "source" or "target" */
+    void (*init)(GwMove *move); /* makes move->side */
+    /* The work of move->state, on entering it and when it is to be done again. */
+    void (*enter)(GwMove *move);
+    /* What is written together with the step into @next. */
+    void (*write)(GwMove *move, GwMoveState next, GwStoreTxn *txn);
+    /* Puts the latest figures into @record. */
+    void (*report)(GwMove *move, json_t *record);
+    void (*free)(GwMove *move);
+} GwMoveRole;
+
+struct GwMove {
+    GwMoves *moves;
+    const GwMoveRole *role;
+    char *id;
+    char *vm_name;
+    char *peer;         /* the other host */
+    int64_t generation; /* of the owner record before the move */
+    GwMoveState state;
+    json_t *record; /* as in migrate.h */
+
+    /* The mover's. */
+    json_t *next_record; /* being written; NULL otherwise */
+    GwMoveState next_state;
+    GwStoreTxnFn begun; /* told once of the first record, nullable */
+    void *begun_data;
+    GQueue events; /* of PendingEvent, waiting for the write */
+    bool draining;
+    guint timer;
+    guint store_retry;
+    int64_t told_us; /* when observers last heard of progress */
+
+    void *side; /* the role's own */
+};
+
+struct GwMoves {
+    GwMovesOptions options; /* strings owned */
+    const GwHostCaps *caps; /* NULL until the probe is done */
+    GHashTable *by_id;      /* id → GwMove, owning */
+    GQueue order;           /* of GwMove, oldest first */
+    GPtrArray *observers;
+    GPtrArray *plans;    /* of GwPlan: dry runs under way (moves.c), owning */
+    GPtrArray *visitors; /* of GwVisitor: sessions without a move (visitor.c), owning */
+    guint prune;
+    GwMovesJsonFn loaded;
+    void *loaded_data;
+};
+
+/* --- moves.c ---------------------------------------------------------------------------------- */
+
+GwMove *gw_moves_find(GwMoves *moves, const char *id);
+void gw_moves_add(GwMoves *moves, GwMove *move); /* transfer full */
+void gw_moves_notify(GwMoves *moves, const char *event, GwMove *move);
+void gw_moves_prune(GwMoves *moves);
+/* The move, not yet final, that holds this VM; NULL if none. */
+GwMove *gw_moves_busy_with(GwMoves *moves, const char *vm_name);
+unsigned gw_moves_count_incoming(GwMoves *moves);
+
+/* --- move.c ----------------------------------------------------------------------------------- */
+
+/* @record: transfer full; has id, vm, source, target, role, state, generation. */
+GwMove *gw_move_new(GwMoves *moves, const GwMoveRole *role, json_t *record) GW_MUST_USE;
+void gw_move_free(GwMove *move);
+
+/* Writes the first record, then does the first state's work. @written may be NULL. */
+void gw_move_begin(GwMove *move, GwStoreTxnFn written, void *data);
+
+/* The mover. Never frees the move; may be called from anywhere, also from a role's enter(). */
+void gw_move_event(GwMove *move, GwMoveEvent event, const GError *reason);
+
+/* The same with a message made here. */
+void gw_move_fail(GwMove *move, GwMoveEvent event, GwErrorCode code, const char *format, ...)
+    GW_PRINTF(4, 5);
+
+bool gw_move_is_final(const GwMove *move);
+GwLogFields gw_move_log_fields(const GwMove *move);
+
+/* Refreshes the figures and tells the observers; at most 5 times a second. */
+void gw_move_progress(GwMove *move);
+
+/* The VM of the move as long as the move holds it; NULL otherwise. */
+GwVm *gw_move_vm(GwMove *move);
+
+/* --- roles ------------------------------------------------------------------------------------ */
+
+extern const GwMoveRole gw_source_role;
+extern const GwMoveRole gw_target_role;
+
+/* Sends {"service": "move", "do": @what, "move": id} with the members of @extra (transfer full,
+ * nullable); failures end with the session, which tells of itself. */
+void gw_move_send(GwMove *move, GwLane *lane, const char *what, json_t *extra);
+
+/* --- source_qemu.c ---------------------------------------------------------------------------- */
+
+typedef struct GwSource {
+    GwMove *move;
+    GwLane *lane; /* NULL while there is none */
+    struct GwCheckRun *checks;
+    guint reconnect;
+    json_t *direct; /* the target's {"port", "psk"}, direct transport only */
+
+    /* QEMU's side. */
+    bool observing;
+    guint poll;
+    guint bring_back;
+    bool qemu_completed;
+    bool stream_ended;
+    bool stop_seen;
+    int64_t downtime_limit_ms; /* the last one given to QEMU */
+    int64_t started_us;
+    int64_t stopped_us;
+    int64_t running_us;
+    GwProgress progress;
+    json_t *ram;            /* QEMU's last figures */
+    GwLaneStats lane_stats; /* the last ones, kept when the lane is gone */
+} GwSource;
+
+/* PREPARED: gives QEMU its capabilities, parameters and the socket, and starts it. */
+void gw_source_qemu_start(GwSource *source);
+/* PRECOPY: figures, downtime ladder. */
+void gw_source_qemu_watch(GwSource *source);
+/* SWITCHOVER: lets QEMU send the rest. */
+void gw_source_qemu_continue(GwSource *source);
+/* ROLLING_BACK, CANCELLING: until the guest runs or QEMU is gone. */
+void gw_source_qemu_bring_back(GwSource *source);
+/* After the target's word: QEMU's last figures, then PEER_RUNNING. */
+void gw_source_qemu_finish(GwSource *source);
+/* No callback of QEMU reaches the move afterwards. */
+void gw_source_qemu_leave(GwSource *source);
+/* One more part of the stream's end is there. */
+void gw_source_check_sent(GwSource *source);
+
+/* --- target.c --------------------------------------------------------------------------------- */
+
+typedef struct GwTarget {
+    GwMove *move;
+    GwLane *lane;    /* NULL while there is none */
+    json_t *prepare; /* the source's message; NULL for a move that this host does not know */
+    bool direct;
+    int stream_fd; /* our end of the socket to QEMU, until the lane has it */
+    char *key;     /* direct transport */
+    uint16_t port;
+    uint16_t next_port;
+    bool observing;
+    bool loaded;        /* QEMU has loaded the whole stream */
+    bool stream_whole;  /* ... and the lane's digests agree */
+    bool given_up;      /* the source's word */
+    bool never_started; /* entered ACCEPTED in this process and has not sent the start yet */
+    bool first_start;   /* the start under way is the first: if QEMU says no, it has not run */
+    int64_t started_us;
+    guint refuse_timer;
+    GwLaneStats lane_stats;
+} GwTarget;
+
+/* The source's session, new or again after the old one died. Lane: transfer full. */
+void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
+void gw_target_set_prepare(GwMove *move, const json_t *message);
+
+/* --- visitor.c -------------------------------------------------------------------------------- */
+
+void gw_visitor_free(void *visitor);
+
+/* --- direct.c --------------------------------------------------------------------------------- */
+
+/* A fresh key for one move, hexadecimal. Transfer full. */
+char *gw_direct_new_key(void) GW_MUST_USE;
+/* Removes the key's file if there is one. */
+void gw_direct_remove_key(GwMove *move);
+/* Hands the key to QEMU as TLS credentials "gwpsk" for @endpoint ("server" | "client"). */
+bool gw_direct_add_credentials(GwMove *move, GwVm *vm, const char *key, const char *endpoint,
+                               GwQmpReplyFn reply, void *data, GError **error) GW_MUST_USE;

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * All moves of this host: registry, history, plans, and recovery after a restart.
+ *
+ * Owns the moves, finished ones too (their records are the history, bounded by max_history), the
+ * dry runs and the visitors. Main context. A record that cannot be understood is left in the store,
+ * logged, and not acted upon.
+ */
+#include "base/units.h"
+#include "migrate/check.h"
+
+#include <string.h>
+
+typedef struct Observer {
+    GwMovesEventFn changed;
+    void *data;
+} Observer;
+
+typedef struct GwPlan {
+    GwMoves *moves;
+    GwCheckRun *run;
+    GwMovesJsonFn callback;
+    void *data;
+} GwPlan;
+
+/* --- registry ----------------------------------------------------------------------------------
+ */
+
+GwMove *
+gw_moves_find(GwMoves *moves, const char *id)
+{
+    return g_hash_table_lookup(moves->by_id, id);
+}
+
+void
+gw_moves_add(GwMoves *moves, GwMove *move)
+{
+    g_hash_table_insert(moves->by_id, move->id, move);
+    g_queue_push_tail(&moves->order, move);
+}
+
+GwMove *
+gw_moves_busy_with(GwMoves *moves, const char *vm_name)
+{
+    for (GList *item = moves->order.tail; item; item = item->prev) {
+        GwMove *move = item->data;
+        if (!gw_move_is_final(move) && strcmp(move->vm_name, vm_name) == 0) {
+            return move;
+        }
+    }
+    return NULL;
+}
+
+unsigned
+gw_moves_count_incoming(GwMoves *moves)
+{
+    unsigned count = 0;
+
+    for (GList *item = moves->order.tail; item; item = item->prev) {
+        GwMove *move = item->data;
+        count += move->role == &gw_target_role && !gw_move_is_final(move);
+    }
+    return count;
+}
+
+void
+gw_moves_notify(GwMoves *moves, const char *event, GwMove *move)
+{
+    g_autoptr(json_t) object = json_pack("{s:s, s:O}", "event", event, "move", move->record);
+
+    for (guint i = 0; i < moves->observers->len; i++) {
+        Observer *observer = g_ptr_array_index(moves->observers, i);
+        observer->changed(object, observer->data);
+    }
+}
+
+void
+gw_moves_observe(GwMoves *moves, GwMovesEventFn changed, void *data)
+{
+    Observer *observer = g_new0(Observer, 1);
+
+    *observer = (Observer){changed, data};
+    g_ptr_array_add(moves->observers, observer);
+}
+
+void
+gw_moves_unobserve(GwMoves *moves, void *data)
+{
+    for (guint i = moves->observers->len; i > 0; i--) {
+        Observer *observer = g_ptr_array_index(moves->observers, i - 1);
+        if (observer->data == data) {
+            g_ptr_array_remove_index(moves->observers, i - 1);
+        }
+    }
+}
+
+static gboolean
+prune_one(gpointer data)
+{
+    GwMoves *moves = data;
+    unsigned finished = 0;
+
+    moves->prune = 0;
+    for (GList *item = moves->order.tail, *older; item; item = older) {
+        GwMove *move = item->data;
+        older = item->prev;
+        finished += gw_move_is_final(move);
+        if (gw_move_is_final(move) && finished > moves->options.max_history) {
+            g_autofree char *key = g_strdup_printf("move/%s", move->id);
+            GwStoreTxn *txn = gw_store_txn_new();
+            gw_store_txn_delete(txn, key);
+            gw_store_commit(moves->options.store, txn, NULL, NULL);
+            g_queue_delete_link(&moves->order, item);
+            g_hash_table_remove(moves->by_id, move->id);
+        }
+    }
+    return G_SOURCE_REMOVE;
+}
+
+/* Later, because the move that has just ended is still on the stack. */
+void
+gw_moves_prune(GwMoves *moves)
+{
+    if (moves->prune == 0) {
+        moves->prune = g_timeout_add_seconds(5, prune_one, moves);
+    }
+}
+
+json_t *
+gw_moves_get(GwMoves *moves, const char *id)
+{
+    GwMove *move = gw_moves_find(moves, id);
+
+    if (!move) {
+        return NULL;
+    }
+    if (!gw_move_is_final(move)) {
+        move->role->report(move, move->record);
+    }
+    return json_deep_copy(move->record);
+}
+
+json_t *
+gw_moves_list(GwMoves *moves, unsigned limit)
+{
+    json_t *list = json_array();
+
+    for (GList *item = moves->order.tail; item; item = item->prev) {
+        if (limit > 0 && json_array_size(list) >= limit) {
+            break;
+        }
+        GwMove *move = item->data;
+        json_array_append_new(list, json_deep_copy(move->record));
+    }
+    return list;
+}
+
+/* --- plan --------------------------------------------------------------------------------------
+ */
+
+static void
+plan_free(void *data)
+{
+    GwPlan *plan = data;
+
+    gw_check_run_free(plan->run);
+    g_free(plan);
+}
+
+static void
+on_plan(json_t *result, const GError *error, void *data)
+{
+    GwPlan *plan = data;
+
+    plan->callback(result, error, plan->data);
+    g_ptr_array_remove_fast(plan->moves->plans, plan);
+}
+
+void
+gw_moves_plan(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callback, void *data)
+{
+    GwPlan *plan = g_new0(GwPlan, 1);
+    g_autoptr(json_t) object =
+        json_pack("{s:s, s:s, s:s}", "vm", request->vm, "target", request->host, "transport",
+                  request->transport ? request->transport : "lane");
+
+    plan->moves = moves;
+    plan->callback = callback;
+    plan->data = data;
+    g_ptr_array_add(moves->plans, plan);
+    plan->run = gw_check_run(moves, object, on_plan, plan);
+}
+
+/* --- start -------------------------------------------------------------------------------------
+ */
+
+typedef struct Answer {
+    GwMoves *moves;
+    GwMovesJsonFn callback;
+    void *data;
+    char *id;
+    GError *error;
+} Answer;
+
+static void
+answer_free(void *data)
+{
+    Answer *answer = data;
+
+    g_clear_error(&answer->error);
+    g_free(answer->id);
+    g_free(answer);
+}
+
+static gboolean
+deliver_answer(gpointer data)
+{
+    Answer *answer = data;
+    g_autoptr(json_t) object = answer->error ? NULL : gw_moves_get(answer->moves, answer->id);
+
+    answer->callback(object, answer->error, answer->data);
+    return G_SOURCE_REMOVE;
+}
+
+/* From the main loop, as migrate.h promises. @error: transfer full, nullable. */
+static void
+answer_later(GwMoves *moves, const char *id, GError *error, GwMovesJsonFn callback, void *data)
+{
+    Answer *answer = g_new0(Answer, 1);
+
+    *answer = (Answer){moves, callback, data, g_strdup(id), error};
+    g_idle_add_full(G_PRIORITY_DEFAULT, deliver_answer, answer, answer_free);
+}
+
+static void
+on_begun(const GwStoreTxnResult *result, const GError *error, void *data)
+{
+    Answer *answer = data;
+
+    answer_later(answer->moves, answer->id, error ? g_error_copy(error) : NULL, answer->callback,
+                 answer->data);
+    answer_free(answer);
+}
+
+static bool
+may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **error)
+{
+    const GwMove *other = gw_moves_busy_with(moves, request->vm);
+    const char *transport = request->transport ? request->transport : "lane";
+
+    *vm = gw_vms_find(moves->options.vms, request->vm);
+    if (!*vm) {
+        g_set_error(error, GW_ERROR, GW_ERROR_NOT_FOUND, "there is no VM '%s' on this host",
+                    request->vm);
+        return false;
+    }
+    if (other || gw_vm_held_by(*vm)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                    "VM '%s' is being moved already, by %s: wait for it, or cancel it", request->vm,
+                    other ? other->id : gw_vm_held_by(*vm));
+        return false;
+    }
+    if (gw_vm_state(*vm) != GW_VM_RUNNING) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                    "VM '%s' is %s: only a running VM can be moved", request->vm,
+                    gw_vm_state_name(gw_vm_state(*vm)));
+        return false;
+    }
+    if (strcmp(transport, "lane") != 0 && strcmp(transport, "direct") != 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "transport '%.40s' is unknown: use lane or direct", transport);
+        return false;
+    }
+    return gw_check_name("host name", request->host, error);
+}
+
+static char *
+new_id(void)
+{
+    return g_strdup_printf("m-%08x%04x", g_random_int(), g_random_int() & 0xffff);
+}
+
+void
+gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callback, void *data)
+{
+    GwVm *vm = NULL;
+    GError *error = NULL;
+
+    if (!may_start(moves, request, &vm, &error)) {
+        answer_later(moves, NULL, error, callback, data);
+        return;
+    }
+    g_autofree char *id = new_id();
+    json_t *record = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:I, s:I, s:i}", "id", id, "vm",
+        request->vm, "source", moves->options.host_name, "target", request->host, "role", "source",
+        "state", gw_move_state_info(GW_MOVE_PLANNED)->name, "generation",
+        (json_int_t)gw_vm_generation(vm), "started", (json_int_t)gw_wall_us(), "transport",
+        request->transport ? request->transport : "lane", "downtime_limit_ms",
+        (json_int_t)(request->downtime_limit_ms > 0 ? request->downtime_limit_ms : 300),
+        "max_bandwidth", (json_int_t)request->max_bandwidth, "timeout_ms",
+        (json_int_t)request->timeout_ms, "percent", 0);
+    const json_t *run_info = gw_vm_run_info(vm);
+    gw_json_set_str(record, "source_qemu", gw_json_str(run_info, "qemu_version", NULL));
+    gw_json_set_str(record, "accel", gw_json_str(run_info, "accel", NULL));
+    GwMove *move = gw_move_new(moves, &gw_source_role, record);
+    Answer *answer = g_new0(Answer, 1);
+    *answer = (Answer){moves, callback, data, g_strdup(id), NULL};
+    gw_moves_add(moves, move);
+    gw_vm_hold(vm, id);
+    gw_move_begin(move, on_begun, answer);
+}
+
+void
+gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data)
+{
+    GwMove *move = gw_moves_find(moves, id);
+    GError *error = NULL;
+
+    if (!move) {
+        error = g_error_new(GW_ERROR, GW_ERROR_NOT_FOUND,
+                            "there is no move '%.40s': see 'godwit migration list'", id);
+    } else if (gw_move_cell(move->state, GW_MOVE_EVENT_CANCEL).verdict != GW_MOVE_GO) {
+        error =
+            g_error_new(GW_ERROR, GW_ERROR_STATE, "move %s cannot be cancelled any more: it is %s",
+                        id, gw_move_state_info(move->state)->name);
+    } else {
+        gw_move_fail(move, GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "cancelled on request");
+    }
+    answer_later(moves, id, error, callback, data);
+}
+
+/* --- recovery ----------------------------------------------------------------------------------
+ */
+
+/*
+ * Does the VM of that name belong to this move? A target's record may stand beside a VM that the
+ * operator defined: that one is not touched.
+ */
+static bool
+vm_is_of(GwMove *move, GwVm *vm)
+{
+    int64_t generation = gw_vm_generation(vm);
+
+    if (move->role == &gw_source_role) {
+        return generation >= move->generation && generation <= move->generation + 2;
+    }
+    return gw_vm_state(vm) == GW_VM_INCOMING || generation == move->generation + 1;
+}
+
+static void
+on_swept(GwVm *vm, const GError *error, void *data)
+{
+    if (error) {
+        gw_err(NULL, "a left-over of a move could not be cleaned up: %s", error->message);
+    }
+}
+
+/* A crash between a final record and the clean-up that follows it leaves a copy behind. */
+static bool
+is_left_over(const GwMove *move, GwVm *vm)
+{
+    return (move->state == GW_MOVE_SETTLED || move->state == GW_MOVE_REFUSED) &&
+           (gw_vm_state(vm) == GW_VM_INCOMING || gw_vm_generation(vm) == move->generation + 1);
+}
+
+static void
+recover(GwMoves *moves, GwMove *move)
+{
+    GwVm *vm = gw_vms_find(moves->options.vms, move->vm_name);
+    bool ours = vm && !gw_vm_held_by(vm) && vm_is_of(move, vm);
+
+    gw_direct_remove_key(move);
+    if (gw_move_is_final(move)) {
+        return;
+    }
+    if (ours) {
+        gw_vm_hold(vm, move->id);
+    }
+    gw_move_fail(move, GW_MOVE_EVENT_RESTARTED, GW_ERROR_FAILED,
+                 "VM '%s': godwitd on host '%s' was started again during the move", move->vm_name,
+                 moves->options.host_name);
+}
+
+/* After recovery has taken what is its own: finished moves' copies and orphans go. */
+static void
+sweep(GwMoves *moves)
+{
+    g_autoptr(GPtrArray) vms = gw_vms_list(moves->options.vms);
+
+    for (GList *item = moves->order.head; item; item = item->next) {
+        GwMove *move = item->data;
+        GwVm *vm = gw_vms_find(moves->options.vms, move->vm_name);
+        if (vm && !gw_vm_held_by(vm) && is_left_over(move, vm)) {
+            gw_vm_hold(vm, move->id);
+            gw_vms_discard(moves->options.vms, vm, on_swept, moves);
+        }
+    }
+    for (guint i = 0; i < vms->len; i++) {
+        GwVm *vm = g_ptr_array_index(vms, i);
+        if (gw_vms_find(moves->options.vms, gw_vm_name(vm)) == vm && !gw_vm_held_by(vm) &&
+            gw_vm_state(vm) == GW_VM_INCOMING) {
+            gw_vms_discard(moves->options.vms, vm, on_swept, moves);
+        }
+    }
+}
+
+static gint
+by_start(gconstpointer a, gconstpointer b, gpointer data)
+{
+    const GwMove *first = a;
+    const GwMove *second = b;
+    int64_t difference =
+        gw_json_int(first->record, "started", 0) - gw_json_int(second->record, "started", 0);
+
+    return (difference > 0) - (difference < 0);
+}
+
+static void
+load_record(GwMoves *moves, const GwStoreEntry *entry)
+{
+    g_autoptr(GError) error = NULL;
+    gsize len = 0;
+    const void *text = g_bytes_get_data(entry->value, &len);
+    g_autoptr(json_t) record =
+        gw_json_parse(text, len, GW_STORE_MAX_VALUE_BYTES, entry->key, &error);
+    const char *role = gw_json_str(record, "role", "");
+    const char *id = gw_json_str(record, "id", "");
+    bool known_state =
+        gw_move_state_from_name(gw_json_str(record, "state", "")) != GW_MOVE_N_STATES;
+
+    if (!record || !known_state || id[0] == '\0' || gw_moves_find(moves, id)) {
+        gw_err(NULL, "the record '%s' is not understood and is left alone%s%s", entry->key,
+               error ? ": " : "", error ? error->message : "");
+        return;
+    }
+    const GwMoveRole *known = strcmp(role, "source") == 0 ? &gw_source_role : &gw_target_role;
+    gw_moves_add(moves, gw_move_new(moves, known, g_steal_pointer(&record)));
+}
+
+static void
+on_loaded(const GPtrArray *entries, int64_t revision, const GError *error, void *data)
+{
+    GwMoves *moves = data;
+
+    if (error) {
+        moves->loaded(NULL, error, moves->loaded_data);
+        return;
+    }
+    for (guint i = 0; i < entries->len; i++) {
+        load_record(moves, g_ptr_array_index(entries, i));
+    }
+    g_queue_sort(&moves->order, by_start, NULL);
+    for (GList *item = moves->order.head; item; item = item->next) {
+        recover(moves, item->data);
+    }
+    sweep(moves);
+    moves->loaded(NULL, NULL, moves->loaded_data);
+}
+
+/* --- life --------------------------------------------------------------------------------------
+ */
+
+GwMoves *
+gw_moves_new(const GwMovesOptions *options, GwMovesJsonFn loaded, void *data)
+{
+    GwMoves *moves = g_new0(GwMoves, 1);
+
+    moves->options = *options;
+    moves->options.host_name = g_strdup(options->host_name);
+    moves->options.run_dir = g_strdup(options->run_dir);
+    moves->options.qemu_user = g_strdup(options->qemu_user);
+    if (moves->options.refuse_timeout_ms <= 0) {
+        moves->options.refuse_timeout_ms = 120000;
+    }
+    moves->by_id =
+        g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)gw_move_free);
+    g_queue_init(&moves->order);
+    moves->observers = g_ptr_array_new_with_free_func(g_free);
+    moves->plans = g_ptr_array_new_with_free_func(plan_free);
+    moves->visitors = g_ptr_array_new_with_free_func(gw_visitor_free);
+    moves->loaded = loaded;
+    moves->loaded_data = data;
+    gw_store_range(options->store, "move/", 0, on_loaded, moves);
+    return moves;
+}
+
+void
+gw_moves_set_caps(GwMoves *moves, const GwHostCaps *caps)
+{
+    moves->caps = caps;
+}
+
+void
+gw_moves_free(GwMoves *moves)
+{
+    if (!moves) {
+        return;
+    }
+    gw_store_forget(moves->options.store, moves);
+    g_clear_handle_id(&moves->prune, g_source_remove);
+    g_ptr_array_unref(moves->plans);
+    g_ptr_array_unref(moves->visitors);
+    g_queue_clear(&moves->order);
+    g_hash_table_unref(moves->by_id);
+    g_ptr_array_unref(moves->observers);
+    g_free((char *)moves->options.host_name);
+    g_free((char *)moves->options.run_dir);
+    g_free((char *)moves->options.qemu_user);
+    g_free(moves);
+}

@@ -1,0 +1,496 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The sending host: checks, a session with the target, the hand-over, and what follows from the
+ * target's answers. What concerns QEMU is in source_qemu.c.
+ *
+ * Main context. Owns the session. Before the commit point (HANDED_OVER) any failure rolls back;
+ * after it this file asks the target again and again until it says "running", "refused" or
+ * "lost", on a new session if the old one died.
+ */
+#include "base/units.h"
+#include "migrate/check.h"
+
+#include <string.h>
+
+#define RECONNECT_MS 1000
+
+static void connect_to_target(GwSource *source);
+
+static GwSource *
+side_of(GwMove *move)
+{
+    return move->side;
+}
+
+static void
+drop_lane(GwSource *source)
+{
+    if (source->lane) {
+        gw_lane_stats(source->lane, &source->lane_stats);
+    }
+    g_clear_pointer(&source->lane, gw_lane_free);
+}
+
+/* --- the target's words ------------------------------------------------------------------------
+ */
+
+static void
+on_prepared(GwSource *source, json_t *message)
+{
+    const char *transport = gw_json_str(source->move->record, "transport", "lane");
+
+    gw_json_set_str(source->move->record, "target_qemu",
+                    gw_json_str(message, "qemu_version", NULL));
+    if (strcmp(transport, "direct") == 0) {
+        int64_t port = gw_json_int(message, "port", 0);
+        const char *key = gw_json_str(message, "psk", "");
+        if (port < 1 || port > 65535 || strlen(key) != 64) {
+            gw_move_fail(source->move, GW_MOVE_EVENT_PEER_FAILED, GW_ERROR_PROTOCOL,
+                         "host '%s' gave no port and key for the direct transport",
+                         source->move->peer);
+            return;
+        }
+        json_decref(source->direct);
+        source->direct = json_pack("{s:I, s:s}", "port", (json_int_t)port, "psk", key);
+    }
+    gw_move_event(source->move, GW_MOVE_EVENT_READY, NULL);
+}
+
+static void
+on_message(GwLane *lane, json_t *message, void *data)
+{
+    GwSource *source = data;
+    GwMove *move = source->move;
+    const char *what = gw_json_str(message, "do", "");
+    json_t *why = json_object_get(message, "error");
+    g_autoptr(GError) error = why ? gw_json_to_error(why) : NULL;
+
+    if (strcmp(gw_json_str(message, "move", ""), move->id) != 0) {
+        return; /* of another move: not on this session */
+    }
+    if (error) {
+        g_prefix_error(&error, "host '%s': ", move->peer);
+    }
+    if (strcmp(what, "prepared") == 0) {
+        on_prepared(source, message);
+    } else if (strcmp(what, "running") == 0) {
+        source->running_us = gw_now_us();
+        gw_source_qemu_finish(source);
+    } else if (strcmp(what, "refused") == 0) {
+        gw_move_event(move, GW_MOVE_EVENT_PEER_REFUSED, error);
+    } else if (strcmp(what, "lost") == 0) {
+        gw_move_event(move, GW_MOVE_EVENT_PEER_LOST, error);
+    } else if (strcmp(what, "failed") == 0 && error) {
+        gw_move_event(move, GW_MOVE_EVENT_PEER_FAILED, error);
+    } else {
+        gw_move_fail(move, GW_MOVE_EVENT_PEER_FAILED, GW_ERROR_PROTOCOL,
+                     "host '%s' sent the unknown message '%s'", move->peer, what);
+    }
+}
+
+/* --- the session -------------------------------------------------------------------------------
+ */
+
+static void
+send_prepare(GwSource *source)
+{
+    GwMove *move = source->move;
+    GwVm *vm = gw_move_vm(move);
+
+    if (!vm) {
+        return; /* QEMU_GONE is on its way */
+    }
+    g_autofree char *text = gw_definition_text(gw_vm_definition(vm));
+    json_t *extra =
+        json_pack("{s:s, s:I, s:s, s:O, s:s}", "vm", move->vm_name, "generation",
+                  (json_int_t)move->generation, "definition", text, "run", gw_vm_run_info(vm),
+                  "transport", gw_json_str(move->record, "transport", "lane"));
+    gw_move_send(move, source->lane, "prepare", extra);
+}
+
+static void
+send_given_up(GwSource *source)
+{
+    json_t *extra = json_pack("{s:s, s:I}", "vm", source->move->vm_name, "generation",
+                              (json_int_t)(source->move->generation + 1));
+
+    gw_move_send(source->move, source->lane, "given-up", extra);
+}
+
+static void
+on_ready(GwLane *lane, void *data)
+{
+    GwSource *source = data;
+
+    if (source->move->state == GW_MOVE_CHECKED) {
+        send_prepare(source);
+    } else if (source->move->state == GW_MOVE_HANDED_OVER) {
+        send_given_up(source);
+    }
+}
+
+static void
+on_stream_end(GwLane *lane, const GwLaneStreamEnd *end, void *data)
+{
+    GwSource *source = data;
+    json_t *record = source->move->record;
+
+    /* QEMU closes its end when it fails, too: its status decides, not the end of the bytes. */
+    if (end->error) {
+        gw_move_event(source->move, GW_MOVE_EVENT_FAILED, end->error);
+        return;
+    }
+    gw_json_set_str(record, "digest", end->digest);
+    gw_json_set_int(record, "stream_bytes", (int64_t)end->stream_bytes);
+    source->stream_ended = true;
+    gw_source_check_sent(source);
+}
+
+static gboolean
+on_reconnect(gpointer data)
+{
+    GwSource *source = data;
+
+    source->reconnect = 0;
+    connect_to_target(source);
+    return G_SOURCE_REMOVE;
+}
+
+static void
+on_closed(GwLane *lane, const GError *error, void *data)
+{
+    GwSource *source = data;
+    g_autoptr(GError) reason = g_error_copy(error);
+
+    g_prefix_error(&reason, "VM '%s': session with host '%s' ended: ", source->move->vm_name,
+                   source->move->peer);
+    drop_lane(source);
+    if (source->move->state == GW_MOVE_HANDED_OVER) {
+        GwLogFields fields = gw_move_log_fields(source->move);
+        gw_warn(&fields, "%s; asking again", reason->message);
+        if (source->reconnect == 0) {
+            source->reconnect = g_timeout_add(RECONNECT_MS, on_reconnect, source);
+        }
+        return;
+    }
+    gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, reason);
+}
+
+static void
+connect_to_target(GwSource *source)
+{
+    static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
+    const GwMovesNetwork *network = &source->move->moves->options.network;
+    g_autoptr(GError) error = NULL;
+
+    drop_lane(source);
+    source->lane =
+        network->connect(source->move->peer, &handlers, source, network->network, &error);
+    if (source->lane) {
+        return;
+    }
+    if (source->move->state == GW_MOVE_HANDED_OVER) {
+        GwLogFields fields = gw_move_log_fields(source->move);
+        gw_err(&fields, "cannot ask host '%s' whether it runs the guest: %s", source->move->peer,
+               error->message);
+        return; /* the state's timer tries again */
+    }
+    gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, error);
+}
+
+/* --- the states' work --------------------------------------------------------------------------
+ */
+
+static void
+on_checked(json_t *plan, const GError *error, void *data)
+{
+    GwSource *source = data;
+    GwMove *move = source->move;
+
+    g_clear_pointer(&source->checks, gw_check_run_free);
+    if (error) {
+        gw_move_event(move, GW_MOVE_EVENT_CHECKS_FAILED, error);
+        return;
+    }
+    json_object_set(move->record, "checks", json_object_get(plan, "checks"));
+    if (!gw_json_bool(plan, "ok", false)) {
+        g_autofree char *summary = gw_check_summary(plan);
+        gw_move_fail(move, GW_MOVE_EVENT_CHECKS_FAILED, GW_ERROR_CHECKS,
+                     "VM '%s' cannot move to host '%s': %s", move->vm_name, move->peer, summary);
+        return;
+    }
+    gw_move_event(move, GW_MOVE_EVENT_CHECKS_PASSED, NULL);
+}
+
+static void
+start_checks(GwSource *source)
+{
+    GwMove *move = source->move;
+    json_t *request =
+        json_pack("{s:s, s:s, s:s, s:s}", "vm", move->vm_name, "target", move->peer, "transport",
+                  gw_json_str(move->record, "transport", "lane"), "move", move->id);
+
+    source->checks = gw_check_run(move->moves, request, on_checked, source);
+    json_decref(request);
+}
+
+static void
+hand_over(GwSource *source)
+{
+    GwVm *vm = gw_move_vm(source->move);
+
+    g_clear_handle_id(&source->poll, g_source_remove);
+    if (vm) {
+        gw_vms_set_owner(source->move->moves->options.vms, vm, source->move->peer,
+                         source->move->generation + 1);
+    }
+    if (source->lane && gw_lane_peer_name(source->lane)) {
+        send_given_up(source);
+    } else if (source->reconnect == 0) {
+        connect_to_target(source);
+    }
+}
+
+static void
+on_discarded(GwVm *vm, const GError *error, void *data)
+{
+    GwMove *move = data;
+
+    if (error) {
+        GwLogFields fields = gw_move_log_fields(move);
+        gw_err(&fields, "the old copy on this host could not be cleaned up: %s", error->message);
+    }
+}
+
+/* The target has it: this host keeps nothing but history. */
+static void
+settle(GwSource *source)
+{
+    GwMove *move = source->move;
+    GwVm *vm = gw_move_vm(move);
+
+    gw_source_qemu_leave(source);
+    if (vm) {
+        gw_vms_discard(move->moves->options.vms, vm, on_discarded, move);
+    }
+    gw_move_send(move, source->lane, "settled", NULL);
+    if (source->lane) {
+        gw_lane_finish(source->lane);
+    }
+}
+
+static void
+give_up_target(GwSource *source)
+{
+    json_t *extra = json_object();
+
+    g_clear_pointer(&source->checks, gw_check_run_free);
+    g_clear_handle_id(&source->reconnect, g_source_remove);
+    json_object_set(extra, "error", json_object_get(source->move->record, "error"));
+    gw_move_send(source->move, source->lane, "abort", extra);
+    if (source->lane) {
+        gw_lane_finish(source->lane);
+    }
+}
+
+static void
+bring_back(GwSource *source)
+{
+    GwMove *move = source->move;
+    GwVm *vm = gw_move_vm(move);
+    int64_t generation = gw_json_int(move->record, "owner_generation", move->generation);
+
+    give_up_target(source);
+    if (vm && generation != gw_vm_generation(vm)) {
+        gw_vms_set_owner(move->moves->options.vms, vm, move->moves->options.host_name, generation);
+    }
+    gw_source_qemu_bring_back(source);
+}
+
+static void
+leave_vm(GwSource *source)
+{
+    GwVm *vm = gw_move_vm(source->move);
+
+    gw_source_qemu_leave(source);
+    if (vm) {
+        gw_vm_release(vm);
+    }
+}
+
+/* The state before this one. */
+static const char *
+came_from(GwMove *move)
+{
+    const json_t *history = json_object_get(move->record, "history");
+    size_t steps = json_array_size(history);
+
+    return steps < 2 ? "" : gw_json_str(json_array_get(history, steps - 2), "state", "");
+}
+
+static void
+guest_lost(GwSource *source)
+{
+    const GwMoveStateInfo *handed_over = gw_move_state_info(GW_MOVE_HANDED_OVER);
+
+    /* Started by the target and lost there: what this host still holds is older than its disk. */
+    if (strcmp(came_from(source->move), handed_over->name) == 0) {
+        settle(source);
+        return;
+    }
+    give_up_target(source);
+    leave_vm(source);
+}
+
+static void
+source_enter(GwMove *move)
+{
+    GwSource *source = side_of(move);
+
+    switch (move->state) {
+    case GW_MOVE_PLANNED:
+        start_checks(source);
+        break;
+    case GW_MOVE_CHECKED:
+        connect_to_target(source);
+        break;
+    case GW_MOVE_PREPARED:
+        gw_source_qemu_start(source);
+        break;
+    case GW_MOVE_PRECOPY:
+        gw_source_qemu_watch(source);
+        break;
+    case GW_MOVE_SWITCHOVER:
+        gw_source_qemu_continue(source);
+        break;
+    case GW_MOVE_HANDED_OVER:
+        hand_over(source);
+        break;
+    case GW_MOVE_SETTLED:
+        settle(source);
+        break;
+    case GW_MOVE_ROLLING_BACK:
+    case GW_MOVE_CANCELLING:
+        bring_back(source);
+        break;
+    case GW_MOVE_ROLLED_BACK:
+    case GW_MOVE_CANCELLED:
+        leave_vm(source);
+        break;
+    case GW_MOVE_GUEST_LOST:
+        guest_lost(source);
+        break;
+    case GW_MOVE_PREPARING:
+    case GW_MOVE_INCOMING:
+    case GW_MOVE_ACCEPTED:
+    case GW_MOVE_RUNNING:
+    case GW_MOVE_REFUSED:
+    case GW_MOVE_N_STATES:
+        break; /* the target's */
+    }
+}
+
+/* --- records -----------------------------------------------------------------------------------
+ */
+
+/*
+ * The owner record changes with the step itself: given up with HANDED_OVER, taken back, one
+ * generation further, when the target has refused.
+ */
+static void
+source_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
+{
+    GwVms *vms = move->moves->options.vms;
+    GwVm *vm = gw_move_vm(move);
+
+    if (!vm) {
+        return;
+    }
+    if (next == GW_MOVE_HANDED_OVER) {
+        gw_vms_txn_set_owner(vms, vm, move->peer, move->generation + 1, txn);
+    } else if (next == GW_MOVE_ROLLING_BACK && move->state == GW_MOVE_HANDED_OVER) {
+        gw_vms_txn_set_owner(vms, vm, move->moves->options.host_name, move->generation + 2, txn);
+    }
+}
+
+static void
+report_times(GwSource *source, json_t *record, int64_t now_us)
+{
+    int64_t end_us = source->running_us > 0 ? source->running_us : now_us;
+
+    if (source->started_us > 0 && !json_object_get(record, "ended")) {
+        gw_json_set_int(record, "total_ms", (end_us - source->started_us) / 1000);
+    }
+    if (source->stopped_us > 0 && source->running_us > 0) {
+        gw_json_set_int(record, "downtime_ms", (source->running_us - source->stopped_us) / 1000);
+    }
+}
+
+static void
+source_report(GwMove *move, json_t *record)
+{
+    GwSource *source = side_of(move);
+    GwLaneStats *stats = &source->lane_stats;
+
+    if (source->lane) {
+        gw_lane_stats(source->lane, stats);
+    }
+    report_times(source, record, gw_now_us());
+    if (move->state == GW_MOVE_HANDED_OVER) {
+        /* In case the next step is the way back: what source_write() writes with it. */
+        gw_json_set_int(record, "owner_generation", move->generation + 2);
+    }
+    if (source->direct) {
+        /* QEMU's own count; TLS is not in it. */
+        json_object_set_new(record, "bytes",
+                            json_pack("{s:I}", "wire", gw_json_int(record, "qemu_sent_bytes", 0)));
+        return;
+    }
+    if (stats->wire_bytes == 0) {
+        return;
+    }
+    json_object_set_new(
+        record, "bytes",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wire", (json_int_t)stats->wire_bytes,
+                  "page", (json_int_t)stats->page_bytes, "zero", (json_int_t)stats->zero_bytes,
+                  "opaque", (json_int_t)stats->opaque_bytes, "control",
+                  (json_int_t)stats->control_bytes, "overhead", (json_int_t)stats->overhead_bytes,
+                  "stream", (json_int_t)stats->stream_bytes));
+    gw_json_set_int(record, "pages", (int64_t)stats->pages);
+    gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
+    gw_json_set_int(record, "rate_bytes_s", (int64_t)stats->rate_bytes_s);
+    gw_json_set_int(record, "rtt_us", (int64_t)stats->rtt_us);
+    gw_json_set_int(record, "in_flight_bytes", (int64_t)stats->in_flight_bytes);
+    gw_json_set_int(record, "cpu_us", (int64_t)stats->cpu_us);
+}
+
+static void
+source_init(GwMove *move)
+{
+    GwSource *source = g_new0(GwSource, 1);
+
+    source->move = move;
+    move->side = source;
+}
+
+static void
+source_free(GwMove *move)
+{
+    GwSource *source = side_of(move);
+
+    gw_source_qemu_leave(source);
+    g_clear_handle_id(&source->reconnect, g_source_remove);
+    gw_check_run_free(source->checks);
+    gw_lane_free(source->lane);
+    json_decref(source->direct);
+    g_free(source);
+}
+
+const GwMoveRole gw_source_role = {
+    .name = "source",
+    .init = source_init,
+    .enter = source_enter,
+    .write = source_write,
+    .report = source_report,
+    .free = source_free,
+};

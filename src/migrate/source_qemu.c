@@ -1,0 +1,478 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The sending host's QEMU during a move: start, pre-copy control, switchover, roll-back.
+ *
+ * QEMU runs without its return path: with it, a source whose connection dies after the last byte
+ * resumes its guest by itself, and that may be after the target was given it. Without it QEMU says
+ * "completed" once it has written everything and never resumes on its own after that; whether the
+ * target has all of it is the lane's business (digests) and the target's (its QEMU has loaded).
+ *
+ * Main context. Owns two timers of the move. Fails by events to the mover.
+ */
+#include "base/fd.h"
+#include "base/units.h"
+#include "migrate/internal.h"
+
+#include <string.h>
+
+#define POLL_MS       200
+#define BRING_BACK_MS 200
+#define FD_NAME       "gwmig"
+
+static GwQmp *
+qmp_of(GwSource *source)
+{
+    GwVm *vm = gw_move_vm(source->move);
+
+    return vm ? gw_vm_qmp(vm) : NULL;
+}
+
+/* --- figures -----------------------------------------------------------------------------------
+ */
+
+static void
+note_figures(GwSource *source, json_t *answer)
+{
+    json_t *record = source->move->record;
+    json_t *ram = json_object_get(answer, "ram");
+
+    if (json_object_get(answer, "downtime")) {
+        gw_json_set_int(record, "downtime_qemu_ms", gw_json_int(answer, "downtime", 0));
+    }
+    if (json_object_get(answer, "expected-downtime")) {
+        gw_json_set_int(record, "expected_downtime_ms",
+                        gw_json_int(answer, "expected-downtime", 0));
+    }
+    if (!ram) {
+        return;
+    }
+    int64_t page_bytes = gw_json_int(ram, "page-size", 4096);
+    GwProgressInput input = {
+        .total_bytes = (uint64_t)gw_json_int(ram, "total", 0),
+        .remaining_bytes = (uint64_t)gw_json_int(ram, "remaining", 0),
+        .round = (unsigned)CLAMP(gw_json_int(ram, "dirty-sync-count", 0), 0, 1000000),
+        .drain_bytes_s = (uint64_t)(json_number_value(json_object_get(ram, "mbps")) * 125000),
+        .dirty_bytes_s = (uint64_t)(gw_json_int(ram, "dirty-pages-rate", 0) * page_bytes),
+    };
+    source->progress = gw_progress_next(&source->progress, &input);
+    gw_json_set_int(record, "percent", source->progress.percent);
+    gw_json_set_int(record, "left_ms", source->progress.left_ms);
+    gw_json_set_int(record, "round", input.round);
+    gw_json_set_int(record, "rounds", input.round);
+    gw_json_set_int(record, "dirty_rate_bytes_s", (int64_t)input.dirty_bytes_s);
+    gw_json_set_int(record, "qemu_sent_bytes", gw_json_int(ram, "transferred", 0));
+}
+
+static int64_t
+wanted_downtime_limit_ms(GwSource *source)
+{
+    json_t *record = source->move->record;
+
+    return gw_progress_downtime_limit_ms(gw_json_int(record, "downtime_limit_ms", 300),
+                                         (unsigned)gw_json_int(record, "round", 0));
+}
+
+static void
+adjust_downtime_limit(GwSource *source, GwQmp *qmp)
+{
+    int64_t wanted = wanted_downtime_limit_ms(source);
+
+    if (wanted != source->downtime_limit_ms) {
+        source->downtime_limit_ms = wanted;
+        gw_qmp_call(qmp, "migrate-set-parameters",
+                    json_pack("{s:I}", "downtime-limit", (json_int_t)wanted), NULL, NULL);
+    }
+}
+
+static void
+on_figures(json_t *answer, const GError *error, void *data)
+{
+    GwSource *source = data;
+
+    if (!error) {
+        note_figures(source, answer);
+        gw_move_progress(source->move);
+    }
+}
+
+static void
+ask_figures(GwSource *source)
+{
+    GwQmp *qmp = qmp_of(source);
+
+    if (qmp) {
+        gw_qmp_call(qmp, "query-migrate", NULL, on_figures, source);
+    }
+}
+
+static gboolean
+on_poll(gpointer data)
+{
+    GwSource *source = data;
+    GwQmp *qmp = qmp_of(source);
+
+    ask_figures(source);
+    if (qmp && source->move->state == GW_MOVE_PRECOPY) {
+        adjust_downtime_limit(source, qmp);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+/* --- QEMU's events -----------------------------------------------------------------------------
+ */
+
+static void
+on_failure_reason(json_t *answer, const GError *error, void *data)
+{
+    GwSource *source = data;
+    const char *reason =
+        error ? error->message : gw_json_str(answer, "error-desc", "QEMU gave no reason");
+
+    gw_move_fail(source->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
+                 "VM '%s': QEMU could not send the guest to host '%s': %s", source->move->vm_name,
+                 source->move->peer, reason);
+}
+
+static void
+on_migration_status(GwSource *source, const char *status)
+{
+    GwQmp *qmp = qmp_of(source);
+
+    if (strcmp(status, "pre-switchover") == 0) {
+        source->stop_seen = true;
+        source->stopped_us = gw_now_us();
+        gw_move_event(source->move, GW_MOVE_EVENT_GUEST_STOPPED, NULL);
+    } else if (strcmp(status, "completed") == 0) {
+        source->qemu_completed = true;
+        gw_source_check_sent(source);
+    } else if (strcmp(status, "failed") == 0 && qmp) {
+        gw_qmp_call(qmp, "query-migrate", NULL, on_failure_reason, source);
+    }
+}
+
+static void
+on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
+{
+    GwSource *source = data;
+
+    if (!event) {
+        gw_move_fail(source->move, GW_MOVE_EVENT_QEMU_GONE, GW_ERROR_GUEST_LOST,
+                     "VM '%s': its QEMU on this host ended during the move: %s",
+                     source->move->vm_name,
+                     gw_vm_stop_reason(vm) ? gw_vm_stop_reason(vm) : "no reason known");
+    } else if (strcmp(event, "MIGRATION") == 0) {
+        on_migration_status(source, gw_json_str(arguments, "status", ""));
+    }
+}
+
+static void
+observe(GwSource *source, GwVm *vm)
+{
+    if (!source->observing) {
+        source->observing = true;
+        gw_vm_observe(vm, on_vm_event, source);
+    }
+}
+
+void
+gw_source_check_sent(GwSource *source)
+{
+    bool direct = source->direct != NULL;
+
+    if (source->qemu_completed && (source->stream_ended || direct)) {
+        gw_move_event(source->move, GW_MOVE_EVENT_STREAM_SENT, NULL);
+    }
+}
+
+/* --- start -------------------------------------------------------------------------------------
+ */
+
+static json_t *
+capability_list(void)
+{
+    /* Those that matter and those that an earlier move, or somebody else, may have left on. */
+    static const struct {
+        const char *name;
+        bool on;
+    } wanted[] = {
+        {"events", true},         {"pause-before-switchover", true},
+        {"return-path", false},   {"postcopy-ram", false},
+        {"multifd", false},       {"xbzrle", false},
+        {"auto-converge", false},
+    };
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(wanted); i++) {
+        json_array_append_new(
+            list, json_pack("{s:s, s:b}", "capability", wanted[i].name, "state", wanted[i].on));
+    }
+    return json_pack("{s:o}", "capabilities", list);
+}
+
+static json_t *
+parameters(GwSource *source)
+{
+    json_t *record = source->move->record;
+
+    source->downtime_limit_ms = wanted_downtime_limit_ms(source);
+    return json_pack("{s:I, s:I, s:s}", "downtime-limit", (json_int_t)source->downtime_limit_ms,
+                     "max-bandwidth", (json_int_t)gw_json_int(record, "max_bandwidth", 0),
+                     "tls-creds", source->direct ? "gwpsk" : "");
+}
+
+/* Commands are answered in order: the first that fails is the one that is told. */
+static void
+on_setup_reply(json_t *answer, const GError *error, void *data)
+{
+    GwSource *source = data;
+
+    if (error) {
+        gw_move_fail(source->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
+                     "VM '%s': QEMU on this host did not accept the move: %s",
+                     source->move->vm_name, error->message);
+    }
+}
+
+static void
+on_started(json_t *answer, const GError *error, void *data)
+{
+    GwSource *source = data;
+
+    on_setup_reply(answer, error, data);
+    if (!error) {
+        gw_move_event(source->move, GW_MOVE_EVENT_STARTED, NULL);
+    }
+}
+
+static bool
+start_on_lane(GwSource *source, GwQmp *qmp, GError **error)
+{
+    g_auto(GwFd) qemu_end = GW_FD_NONE;
+    g_auto(GwFd) our_end = GW_FD_NONE;
+    GwFd pair[2];
+
+    if (!gw_fd_socketpair(pair, error)) {
+        return false;
+    }
+    our_end = pair[0];
+    qemu_end = pair[1];
+    if (!gw_lane_start_stream(source->lane, g_steal_fd(&our_end), error)) {
+        return false;
+    }
+    gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), qemu_end, on_setup_reply,
+                   source);
+    gw_qmp_call(qmp, "migrate", json_pack("{s:s}", "uri", "fd:" FD_NAME), on_started, source);
+    return true;
+}
+
+static bool
+start_direct(GwSource *source, GwVm *vm, GError **error)
+{
+    GwMove *move = source->move;
+    const GwMovesNetwork *network = &move->moves->options.network;
+    const char *address = network->address(move->peer, network->network);
+    const char *key = gw_json_str(source->direct, "psk", "");
+    bool is_v6 = address && strchr(address, ':');
+
+    if (!address) {
+        g_set_error(error, GW_ERROR, GW_ERROR_NOT_FOUND, "host '%s' is not known any more",
+                    move->peer);
+        return false;
+    }
+    if (!gw_direct_add_credentials(move, vm, key, "client", on_setup_reply, source, error)) {
+        return false;
+    }
+    g_autofree char *uri = g_strdup_printf(is_v6 ? "tcp:[%s]:%d" : "tcp:%s:%d", address,
+                                           (int)gw_json_int(source->direct, "port", 0));
+    gw_qmp_call(gw_vm_qmp(vm), "migrate-set-parameters",
+                json_pack("{s:s, s:s}", "tls-creds", "gwpsk", "tls-hostname", move->peer),
+                on_setup_reply, source);
+    gw_qmp_call(gw_vm_qmp(vm), "migrate", json_pack("{s:s}", "uri", uri), on_started, source);
+    return true;
+}
+
+void
+gw_source_qemu_start(GwSource *source)
+{
+    GwVm *vm = gw_move_vm(source->move);
+    GwQmp *qmp = qmp_of(source);
+    g_autoptr(GError) error = NULL;
+
+    if (!qmp) {
+        gw_move_fail(source->move, GW_MOVE_EVENT_QEMU_GONE, GW_ERROR_GUEST_LOST,
+                     "VM '%s' stopped before the move began", source->move->vm_name);
+        return;
+    }
+    observe(source, vm);
+    source->qemu_completed = false;
+    source->started_us = gw_now_us();
+    gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(), on_setup_reply, source);
+    if (!source->direct) {
+        gw_qmp_call(qmp, "migrate-set-parameters", parameters(source), on_setup_reply, source);
+    } else {
+        json_t *plain = parameters(source);
+        json_object_del(plain, "tls-creds"); /* set once the credentials exist */
+        gw_qmp_call(qmp, "migrate-set-parameters", plain, on_setup_reply, source);
+    }
+    bool ok =
+        source->direct ? start_direct(source, vm, &error) : start_on_lane(source, qmp, &error);
+    if (!ok) {
+        gw_move_event(source->move, GW_MOVE_EVENT_FAILED, error);
+    }
+}
+
+void
+gw_source_qemu_watch(GwSource *source)
+{
+    if (source->poll == 0) {
+        source->poll = g_timeout_add(POLL_MS, on_poll, source);
+    }
+    /* QEMU may have converged before our answer to "migrate" was read. */
+    if (source->stop_seen) {
+        gw_move_event(source->move, GW_MOVE_EVENT_GUEST_STOPPED, NULL);
+    }
+}
+
+void
+gw_source_qemu_continue(GwSource *source)
+{
+    GwQmp *qmp = qmp_of(source);
+
+    if (qmp) {
+        gw_qmp_call(qmp, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
+                    on_setup_reply, source);
+    }
+}
+
+static void
+on_last_figures(json_t *answer, const GError *error, void *data)
+{
+    GwSource *source = data;
+
+    if (!error) {
+        note_figures(source, answer);
+    }
+    gw_move_event(source->move, GW_MOVE_EVENT_PEER_RUNNING, NULL);
+}
+
+/* QEMU tells its downtime only now, and is gone after the next step. */
+void
+gw_source_qemu_finish(GwSource *source)
+{
+    GwQmp *qmp = qmp_of(source);
+
+    if (qmp) {
+        gw_qmp_call(qmp, "query-migrate", NULL, on_last_figures, source);
+    } else {
+        gw_move_event(source->move, GW_MOVE_EVENT_PEER_RUNNING, NULL);
+    }
+}
+
+/* --- roll-back ---------------------------------------------------------------------------------
+ */
+
+static void
+on_guest_state(json_t *answer, const GError *error, void *data)
+{
+    GwSource *source = data;
+
+    if (!error && gw_json_bool(answer, "running", false)) {
+        g_clear_handle_id(&source->bring_back, g_source_remove);
+        gw_move_event(source->move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
+    }
+}
+
+static void
+on_continued(json_t *answer, const GError *error, void *data)
+{
+    GwSource *source = data;
+    GwQmp *qmp = qmp_of(source);
+
+    if (error) {
+        GwLogFields fields = gw_move_log_fields(source->move);
+        gw_warn(&fields, "the guest does not resume yet, trying again: %s", error->message);
+    } else if (qmp) {
+        gw_qmp_call(qmp, "query-status", NULL, on_guest_state, source);
+    }
+}
+
+static bool
+is_one_of(const char *word, const char *const *words)
+{
+    return g_strv_contains(words, word);
+}
+
+/*
+ * One step back, repeated until the guest runs: end QEMU's migration if it is under way, then
+ * resume. Resuming a running guest does no harm.
+ */
+static void
+on_migration_state(json_t *answer, const GError *error, void *data)
+{
+    static const char *const over[] = {"", "none", "completed", "failed", "cancelled", NULL};
+    GwSource *source = data;
+    GwQmp *qmp = qmp_of(source);
+
+    if (error || !qmp) {
+        return; /* the next try asks again; QEMU's end is told by its event */
+    }
+    const char *status = gw_json_str(answer, "status", "");
+    if (is_one_of(status, over)) {
+        gw_qmp_call(qmp, "cont", NULL, on_continued, source);
+    } else if (strcmp(status, "cancelling") != 0) {
+        gw_qmp_call(qmp, "migrate_cancel", NULL, NULL, NULL);
+    }
+}
+
+static gboolean
+on_bring_back(gpointer data)
+{
+    GwSource *source = data;
+    GwVm *vm = gw_move_vm(source->move);
+
+    if (!vm || gw_vm_state(vm) == GW_VM_STOPPED) {
+        source->bring_back = 0;
+        gw_move_fail(source->move, GW_MOVE_EVENT_QEMU_GONE, GW_ERROR_GUEST_LOST,
+                     "VM '%s': its QEMU on this host is gone", source->move->vm_name);
+        return G_SOURCE_REMOVE;
+    }
+    if (gw_vm_qmp(vm)) {
+        gw_qmp_forget(gw_vm_qmp(vm), source);
+        gw_qmp_call(gw_vm_qmp(vm), "query-migrate", NULL, on_migration_state, source);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+void
+gw_source_qemu_bring_back(GwSource *source)
+{
+    GwVm *vm = gw_move_vm(source->move);
+
+    g_clear_handle_id(&source->poll, g_source_remove);
+    if (vm) {
+        observe(source, vm);
+    }
+    if (source->bring_back == 0) {
+        guint timer = g_timeout_add(BRING_BACK_MS, on_bring_back, source);
+        source->bring_back = timer;
+        if (on_bring_back(source) == G_SOURCE_REMOVE) {
+            g_source_remove(timer);
+        }
+    }
+}
+
+void
+gw_source_qemu_leave(GwSource *source)
+{
+    GwVm *vm = gw_move_vm(source->move);
+
+    g_clear_handle_id(&source->poll, g_source_remove);
+    g_clear_handle_id(&source->bring_back, g_source_remove);
+    if (vm && gw_vm_qmp(vm)) {
+        gw_qmp_forget(gw_vm_qmp(vm), source);
+    }
+    if (vm && source->observing) {
+        gw_vm_unobserve(vm, source);
+    }
+    source->observing = false;
+}

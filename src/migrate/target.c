@@ -1,0 +1,651 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The receiving host: answers checks, prepares a QEMU, takes the stream in, and starts the guest
+ * once it was given to this host; or refuses, durably.
+ *
+ * Main context. Owns the session of each incoming move, and "visitors": sessions that belong to no
+ * move of ours (checks, questions about moves that this host does not know).
+ *
+ * A peer may speak only of moves that it is the source of. The guest is started only in ACCEPTED.
+ */
+#include "base/fd.h"
+#include "base/units.h"
+#include "migrate/check.h"
+
+#include <string.h>
+
+#define FD_NAME "gwmig"
+
+static GwTarget *
+side_of(GwMove *move)
+{
+    return move->side;
+}
+
+static GwQmp *
+qmp_of(GwTarget *target)
+{
+    GwVm *vm = gw_move_vm(target->move);
+
+    return vm ? gw_vm_qmp(vm) : NULL;
+}
+
+/* --- the end of the stream ---------------------------------------------------------------------
+ */
+
+static gboolean
+on_refuse_timeout(gpointer data)
+{
+    GwTarget *target = data;
+
+    target->refuse_timer = 0;
+    gw_move_fail(target->move, GW_MOVE_EVENT_TIMEOUT, GW_ERROR_TIMEOUT,
+                 "VM '%s' was received whole, but host '%s' did not say within %" G_GINT64_FORMAT
+                 " s that it gave the guest up",
+                 target->move->vm_name, target->move->peer,
+                 target->move->moves->options.refuse_timeout_ms / 1000);
+    return G_SOURCE_REMOVE;
+}
+
+/* All three in any order: loaded by QEMU, proven by the digests, given up by the source. */
+static void
+check_handed_to_us(GwTarget *target)
+{
+    bool whole = target->loaded && (target->stream_whole || target->direct);
+    int64_t wait_ms = target->move->moves->options.refuse_timeout_ms;
+
+    if (target->move->state != GW_MOVE_INCOMING || !whole) {
+        return;
+    }
+    if (target->given_up) {
+        g_clear_handle_id(&target->refuse_timer, g_source_remove);
+        target->never_started = true;
+        gw_move_event(target->move, GW_MOVE_EVENT_HANDED_TO_US, NULL);
+    } else if (target->refuse_timer == 0) {
+        target->refuse_timer = g_timeout_add((guint)wait_ms, on_refuse_timeout, target);
+    }
+}
+
+static void
+on_migration_status(GwTarget *target, const char *status)
+{
+    if (strcmp(status, "completed") == 0) {
+        target->loaded = true;
+        check_handed_to_us(target);
+    } else if (strcmp(status, "failed") == 0) {
+        gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
+                     "VM '%s': QEMU on host '%s' could not load the guest; its log is %s",
+                     target->move->vm_name, target->move->moves->options.host_name,
+                     "shown by 'godwit vm log' there");
+    }
+}
+
+static void
+on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
+{
+    GwTarget *target = data;
+    GwMove *move = target->move;
+
+    if (event) {
+        if (strcmp(event, "MIGRATION") == 0) {
+            on_migration_status(target, gw_json_str(arguments, "status", ""));
+        }
+        return;
+    }
+    const char *reason = gw_vm_stop_reason(vm) ? gw_vm_stop_reason(vm) : "no reason known";
+    if (move->state == GW_MOVE_ACCEPTED && target->never_started) {
+        gw_move_fail(move, GW_MOVE_EVENT_START_REFUSED, GW_ERROR_FAILED,
+                     "VM '%s': QEMU on host '%s' ended before it was started: %s", move->vm_name,
+                     move->moves->options.host_name, reason);
+        return;
+    }
+    gw_move_fail(move, GW_MOVE_EVENT_QEMU_GONE,
+                 move->state == GW_MOVE_ACCEPTED ? GW_ERROR_GUEST_LOST : GW_ERROR_FAILED,
+                 "VM '%s': QEMU on host '%s' ended: %s", move->vm_name,
+                 move->moves->options.host_name, reason);
+}
+
+/* --- preparing QEMU ----------------------------------------------------------------------------
+ */
+
+static void
+on_setup_reply(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+
+    if (error) {
+        gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
+                     "VM '%s': QEMU on host '%s' did not accept the move: %s",
+                     target->move->vm_name, target->move->moves->options.host_name, error->message);
+    }
+}
+
+static void
+on_listening(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+
+    on_setup_reply(answer, error, data);
+    if (!error) {
+        gw_move_event(target->move, GW_MOVE_EVENT_READY, NULL);
+    }
+}
+
+static bool
+listen_on_lane(GwTarget *target, GwQmp *qmp, GError **error)
+{
+    g_auto(GwFd) qemu_end = GW_FD_NONE;
+    GwFd pair[2];
+
+    if (!gw_fd_socketpair(pair, error)) {
+        return false;
+    }
+    target->stream_fd = pair[0];
+    qemu_end = pair[1];
+    gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), qemu_end, on_setup_reply,
+                   target);
+    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME), on_listening,
+                target);
+    return true;
+}
+
+static void listen_direct(GwTarget *target);
+
+/* A port that is taken is no failure: the next one of the range is tried. */
+static void
+on_direct_listening(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    const GwMovesOptions *options = &target->move->moves->options;
+
+    if (error && target->next_port < options->direct_port_max) {
+        target->next_port++;
+        listen_direct(target);
+        return;
+    }
+    target->port = target->next_port;
+    on_listening(answer, error, data);
+}
+
+static void
+listen_direct(GwTarget *target)
+{
+    GwQmp *qmp = qmp_of(target);
+    g_autofree char *uri = g_strdup_printf("tcp:[::]:%u", target->next_port);
+
+    if (qmp) {
+        gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), on_direct_listening,
+                    target);
+    }
+}
+
+static bool
+start_direct(GwTarget *target, GwVm *vm, GError **error)
+{
+    target->key = gw_direct_new_key();
+    if (!gw_direct_add_credentials(target->move, vm, target->key, "server", on_setup_reply, target,
+                                   error)) {
+        return false;
+    }
+    gw_qmp_call(gw_vm_qmp(vm), "migrate-set-parameters", json_pack("{s:s}", "tls-creds", "gwpsk"),
+                on_setup_reply, target);
+    target->next_port = target->move->moves->options.direct_port_min;
+    listen_direct(target);
+    return true;
+}
+
+/* late-block-activate: the disks stay the source's until the guest is started here. */
+static json_t *
+capability_list(void)
+{
+    return json_pack("{s:[{s:s, s:b}, {s:s, s:b}]}", "capabilities", "capability", "events",
+                     "state", 1, "capability", "late-block-activate", "state", 1);
+}
+
+static void
+on_vm_prepared(GwVm *vm, const GError *error, void *data)
+{
+    GwTarget *target = ((GwMove *)data)->side;
+    g_autoptr(GError) failure = NULL;
+
+    if (target->move->state != GW_MOVE_PREPARING) {
+        return; /* refused meanwhile; the discard that belongs to it deals with QEMU */
+    }
+    if (error) {
+        gw_move_event(target->move, GW_MOVE_EVENT_FAILED, error);
+        return;
+    }
+    target->observing = true;
+    gw_vm_observe(vm, on_vm_event, target);
+    GwQmp *qmp = gw_vm_qmp(vm);
+    gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(), on_setup_reply, target);
+    bool ok =
+        target->direct ? start_direct(target, vm, &failure) : listen_on_lane(target, qmp, &failure);
+    if (!ok) {
+        gw_move_event(target->move, GW_MOVE_EVENT_FAILED, failure);
+    }
+}
+
+static void
+prepare(GwTarget *target)
+{
+    GwMove *move = target->move;
+    const char *text = gw_json_str(target->prepare, "definition", "");
+    g_autoptr(GError) error = NULL;
+    GwDefinition *definition = gw_definition_parse(text, strlen(text), move->peer, &error);
+
+    if (!definition) {
+        gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
+        return;
+    }
+    target->started_us = gw_now_us();
+    gw_vms_prepare_incoming(move->moves->options.vms, definition,
+                            json_object_get(target->prepare, "run"), move->id, on_vm_prepared,
+                            move);
+}
+
+/* --- the session -------------------------------------------------------------------------------
+ */
+
+static void
+send_answer(GwTarget *target, const char *what)
+{
+    json_t *extra = json_object();
+
+    json_object_set(extra, "error", json_object_get(target->move->record, "error"));
+    gw_move_send(target->move, target->lane, what, extra);
+}
+
+/* What the source wants to know; nothing while it is not decided. */
+static void
+answer_source(GwTarget *target)
+{
+    GwMoveState state = target->move->state;
+
+    if (state == GW_MOVE_RUNNING) {
+        send_answer(target, "running");
+    } else if (state == GW_MOVE_REFUSED) {
+        send_answer(target, "refused");
+    } else if (state == GW_MOVE_GUEST_LOST) {
+        send_answer(target, "lost");
+    }
+}
+
+static void
+on_given_up(GwTarget *target, json_t *message)
+{
+    GwMove *move = target->move;
+
+    if (gw_json_int(message, "generation", 0) != move->generation + 1) {
+        gw_move_fail(move, GW_MOVE_EVENT_FAILED, GW_ERROR_PROTOCOL,
+                     "host '%s' gave up another generation of VM '%s' than it announced",
+                     move->peer, move->vm_name);
+    } else {
+        target->given_up = true;
+        check_handed_to_us(target);
+    }
+    answer_source(target);
+}
+
+static void
+on_message(GwLane *lane, json_t *message, void *data)
+{
+    GwTarget *target = data;
+    const char *what = gw_json_str(message, "do", "");
+    json_t *why = json_object_get(message, "error");
+    g_autoptr(GError) error = why ? gw_json_to_error(why) : NULL;
+
+    if (strcmp(gw_json_str(message, "move", ""), target->move->id) != 0) {
+        return;
+    }
+    if (strcmp(what, "given-up") == 0) {
+        on_given_up(target, message);
+    } else if (strcmp(what, "abort") == 0) {
+        gw_move_event(target->move, GW_MOVE_EVENT_PEER_FAILED, error);
+    } else if (strcmp(what, "settled") == 0) {
+        gw_lane_finish(lane);
+    }
+}
+
+static void
+on_stream_end(GwLane *lane, const GwLaneStreamEnd *end, void *data)
+{
+    GwTarget *target = data;
+    json_t *record = target->move->record;
+
+    if (end->error) {
+        gw_move_event(target->move, GW_MOVE_EVENT_FAILED, end->error);
+        return;
+    }
+    gw_json_set_str(record, "digest", end->digest);
+    gw_json_set_int(record, "stream_bytes", (int64_t)end->stream_bytes);
+    target->stream_whole = true;
+    check_handed_to_us(target);
+}
+
+static void
+on_closed(GwLane *lane, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    GwMove *move = target->move;
+    bool whole = target->stream_whole || (target->direct && target->loaded);
+    g_autoptr(GError) reason = g_error_copy(error);
+
+    g_prefix_error(&reason, "VM '%s': session with host '%s' ended: ", move->vm_name, move->peer);
+    gw_lane_stats(lane, &target->lane_stats);
+    g_clear_pointer(&target->lane, gw_lane_free);
+    /* A stream that is not whole cannot become so: there is no other session for it. */
+    if (move->state == GW_MOVE_INCOMING && !whole) {
+        gw_move_event(move, GW_MOVE_EVENT_FAILED, reason);
+    } else {
+        gw_move_event(move, GW_MOVE_EVENT_LINK_LOST, reason);
+    }
+}
+
+static void
+on_ready(GwLane *lane, void *data)
+{
+    /* An accepted session was ready before it came to us. */
+}
+
+void
+gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message)
+{
+    static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
+    GwTarget *target = side_of(move);
+
+    gw_lane_free(target->lane);
+    target->lane = lane;
+    gw_lane_set_handlers(lane, &handlers, target);
+    on_message(lane, first_message, target);
+}
+
+void
+gw_target_set_prepare(GwMove *move, const json_t *message)
+{
+    GwTarget *target = side_of(move);
+
+    target->prepare = json_deep_copy(message);
+    target->direct = strcmp(gw_json_str(message, "transport", "lane"), "direct") == 0;
+}
+
+/* --- the states' work --------------------------------------------------------------------------
+ */
+
+static void
+receive(GwTarget *target)
+{
+    GwMove *move = target->move;
+    GwVm *vm = gw_move_vm(move);
+    g_autoptr(GError) error = NULL;
+
+    if (!target->lane) {
+        return; /* its end is told by an event that waits behind this one */
+    }
+    if (!target->direct &&
+        !gw_lane_start_stream(target->lane, g_steal_fd(&target->stream_fd), &error)) {
+        gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
+        return;
+    }
+    json_t *extra = json_object();
+    if (vm) {
+        gw_json_set_str(extra, "qemu_version",
+                        gw_json_str(gw_vm_run_info(vm), "qemu_version", NULL));
+    }
+    if (target->direct) {
+        gw_json_set_int(extra, "port", target->port);
+        gw_json_set_str(extra, "psk", target->key);
+    }
+    gw_move_send(move, target->lane, "prepared", extra);
+    check_handed_to_us(target);
+}
+
+static void
+on_status_after_start(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    GwMove *move = target->move;
+
+    if (error) {
+        return; /* the state's timer starts it again */
+    }
+    if (gw_json_bool(answer, "running", false)) {
+        gw_move_event(move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
+        return;
+    }
+    json_t *why = json_object_get(move->record, "start_error");
+    if (!target->first_start) {
+        GwLogFields fields = gw_move_log_fields(move);
+        gw_err(&fields, "the guest is ours and QEMU does not start it, trying again: %s",
+               why ? json_string_value(why) : gw_json_str(answer, "status", "no reason given"));
+        return;
+    }
+    gw_move_fail(move, GW_MOVE_EVENT_START_REFUSED, GW_ERROR_FAILED,
+                 "VM '%s': QEMU on host '%s' did not start the guest: %s", move->vm_name,
+                 move->moves->options.host_name,
+                 why ? json_string_value(why) : gw_json_str(answer, "status", "no reason given"));
+}
+
+static void
+on_start_reply(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    GwQmp *qmp = qmp_of(target);
+
+    if (!error) {
+        gw_move_event(target->move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
+        return;
+    }
+    gw_json_set_str(target->move->record, "start_error", error->message);
+    if (qmp) {
+        gw_qmp_call(qmp, "query-status", NULL, on_status_after_start, target);
+    }
+}
+
+static void
+start_guest(GwTarget *target)
+{
+    GwMove *move = target->move;
+    GwVm *vm = gw_move_vm(move);
+    GwQmp *qmp = qmp_of(target);
+
+    if (!vm || gw_vm_state(vm) == GW_VM_STOPPED) {
+        gw_move_fail(move, GW_MOVE_EVENT_QEMU_GONE, GW_ERROR_GUEST_LOST,
+                     "VM '%s' was given to host '%s', and its QEMU is gone", move->vm_name,
+                     move->moves->options.host_name);
+        return;
+    }
+    gw_vms_take_over(move->moves->options.vms, vm, move->generation + 1);
+    if (!target->observing) {
+        target->observing = true;
+        gw_vm_observe(vm, on_vm_event, target);
+    }
+    if (qmp) {
+        target->first_start = target->never_started;
+        target->never_started = false;
+        gw_qmp_forget(qmp, target);
+        gw_qmp_call(qmp, "cont", NULL, on_start_reply, target);
+    }
+}
+
+static void
+leave_vm(GwTarget *target)
+{
+    GwVm *vm = gw_move_vm(target->move);
+
+    g_clear_handle_id(&target->refuse_timer, g_source_remove);
+    if (vm && gw_vm_qmp(vm)) {
+        gw_qmp_forget(gw_vm_qmp(vm), target);
+    }
+    if (vm && target->observing) {
+        gw_vm_unobserve(vm, target);
+    }
+    target->observing = false;
+}
+
+static void
+on_refreshed(GwVm *vm, const GError *error, void *data)
+{
+    /* Only the state shown depends on it; QEMU's events correct that, too. */
+}
+
+static void
+settle_running(GwTarget *target)
+{
+    GwMove *move = target->move;
+    GwVm *vm = gw_move_vm(move);
+
+    leave_vm(target);
+    if (vm) {
+        gw_vm_release(vm);
+        gw_vms_refresh(move->moves->options.vms, vm, on_refreshed, move);
+    }
+    answer_source(target);
+}
+
+/* The source may resume as soon as it hears of it, so QEMU's end comes first. */
+static void
+on_discarded(GwVm *vm, const GError *error, void *data)
+{
+    GwMove *move = data;
+
+    if (error) {
+        GwLogFields fields = gw_move_log_fields(move);
+        gw_err(&fields, "the refused copy could not be cleaned up: %s", error->message);
+    }
+    answer_source(side_of(move));
+}
+
+static void
+refuse(GwTarget *target)
+{
+    GwMove *move = target->move;
+    GwVm *vm = gw_move_vm(move);
+
+    leave_vm(target);
+    gw_fd_clear(&target->stream_fd);
+    if (vm) {
+        gw_vms_discard(move->moves->options.vms, vm, on_discarded, move);
+    } else {
+        answer_source(target);
+    }
+}
+
+static void
+guest_lost(GwTarget *target)
+{
+    GwVm *vm = gw_move_vm(target->move);
+
+    leave_vm(target);
+    if (vm) {
+        gw_vm_release(vm);
+    }
+    answer_source(target);
+}
+
+static void
+target_enter(GwMove *move)
+{
+    GwTarget *target = side_of(move);
+
+    switch (move->state) {
+    case GW_MOVE_PREPARING:
+        if (target->prepare) {
+            prepare(target);
+        } else {
+            gw_move_fail(move, GW_MOVE_EVENT_FAILED, GW_ERROR_NOT_FOUND,
+                         "host '%s' knows nothing of this move", move->moves->options.host_name);
+        }
+        break;
+    case GW_MOVE_INCOMING:
+        receive(target);
+        break;
+    case GW_MOVE_ACCEPTED:
+        start_guest(target);
+        break;
+    case GW_MOVE_RUNNING:
+        settle_running(target);
+        break;
+    case GW_MOVE_REFUSED:
+        refuse(target);
+        break;
+    case GW_MOVE_GUEST_LOST:
+        guest_lost(target);
+        break;
+    case GW_MOVE_PLANNED:
+    case GW_MOVE_CHECKED:
+    case GW_MOVE_PREPARED:
+    case GW_MOVE_PRECOPY:
+    case GW_MOVE_SWITCHOVER:
+    case GW_MOVE_HANDED_OVER:
+    case GW_MOVE_SETTLED:
+    case GW_MOVE_ROLLING_BACK:
+    case GW_MOVE_ROLLED_BACK:
+    case GW_MOVE_CANCELLING:
+    case GW_MOVE_CANCELLED:
+    case GW_MOVE_N_STATES:
+        break; /* the source's */
+    }
+}
+
+/* --- records -----------------------------------------------------------------------------------
+ */
+
+static void
+target_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
+{
+    GwVm *vm = gw_move_vm(move);
+
+    if (next == GW_MOVE_ACCEPTED && vm) {
+        gw_vms_txn_take_over(move->moves->options.vms, vm, move->generation + 1, txn);
+    }
+}
+
+static void
+target_report(GwMove *move, json_t *record)
+{
+    GwTarget *target = side_of(move);
+
+    if (target->lane) {
+        gw_lane_stats(target->lane, &target->lane_stats);
+    }
+    const GwLaneStats *stats = &target->lane_stats;
+    gw_json_set_int(record, "pages", (int64_t)stats->pages);
+    gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
+    gw_json_set_int(record, "cpu_us", (int64_t)stats->cpu_us);
+    if (target->started_us > 0 && !json_object_get(record, "ended")) {
+        gw_json_set_int(record, "total_ms", (gw_now_us() - target->started_us) / 1000);
+    }
+}
+
+static void
+target_init(GwMove *move)
+{
+    GwTarget *target = g_new0(GwTarget, 1);
+
+    target->move = move;
+    target->stream_fd = GW_FD_NONE;
+    move->side = target;
+}
+
+static void
+target_free(GwMove *move)
+{
+    GwTarget *target = side_of(move);
+
+    leave_vm(target);
+    gw_lane_free(target->lane);
+    gw_fd_clear(&target->stream_fd);
+    json_decref(target->prepare);
+    g_free(target->key);
+    g_free(target);
+}
+
+const GwMoveRole gw_target_role = {
+    .name = "target",
+    .init = target_init,
+    .enter = target_enter,
+    .write = target_write,
+    .report = target_report,
+    .free = target_free,
+};

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Sessions from other hosts: what they ask before, or instead of, a move of ours.
+ *
+ *   "check"     judge whether a VM could move here; answered, nothing is kept
+ *   "prepare"   a move begins: a record is written and the session goes to it (target.c)
+ *   "given-up"  on a new session: the source asks about a move whose session died
+ *
+ * A peer may only speak of moves that it is the source of: its name comes from its certificate.
+ * A move that this host does not know is refused durably before that is said, unless the VM's
+ * owner record shows that it was accepted. Main context. Owns each session until it is passed on.
+ */
+#include "base/units.h"
+#include "migrate/check.h"
+
+#include <string.h>
+
+typedef struct GwVisitor {
+    GwMoves *moves;
+    GwLane *lane;
+    GwCheckAnswer *answer;
+} GwVisitor;
+
+void
+gw_visitor_free(void *data)
+{
+    GwVisitor *visitor = data;
+
+    if (visitor->answer) {
+        gw_check_answer_free(visitor->answer);
+    }
+    gw_lane_free(visitor->lane);
+    g_free(visitor);
+}
+
+static void
+send_to(GwLane *lane, json_t *message)
+{
+    g_autoptr(json_t) owned = message;
+    g_autoptr(GError) error = NULL;
+
+    gw_json_set_str(owned, "service", "move");
+    if (!gw_lane_send(lane, owned, &error)) {
+        gw_debug(NULL, "an answer was not sent: %s", error->message);
+    }
+}
+
+static void
+send_refusal(GwLane *lane, const char *what, const char *id, const GError *error)
+{
+    json_t *message = json_pack("{s:s, s:o}", "do", what, "error", gw_json_from_error(error));
+
+    gw_json_set_str(message, "move", id);
+    send_to(lane, message);
+}
+
+/* --- visitors ----------------------------------------------------------------------------------
+ */
+
+static void
+on_visitor_ready(GwLane *lane, void *data)
+{
+    /* It was ready before it came to us. */
+}
+
+static void
+on_visitor_message(GwLane *lane, json_t *message, void *data)
+{
+    /* One question to a session. */
+}
+
+static void
+on_visitor_stream_end(GwLane *lane, const GwLaneStreamEnd *end, void *data)
+{
+    /* No stream was started on it. */
+}
+
+static void
+on_visitor_closed(GwLane *lane, const GError *error, void *data)
+{
+    GwVisitor *visitor = data;
+
+    g_ptr_array_remove_fast(visitor->moves->visitors, visitor);
+}
+
+static GwVisitor *
+visitor_new(GwMoves *moves, GwLane *lane)
+{
+    static const GwLaneHandlers handlers = {
+        on_visitor_ready,
+        on_visitor_message,
+        on_visitor_stream_end,
+        on_visitor_closed,
+    };
+    GwVisitor *visitor = g_new0(GwVisitor, 1);
+
+    visitor->moves = moves;
+    visitor->lane = lane;
+    gw_lane_set_handlers(lane, &handlers, visitor);
+    g_ptr_array_add(moves->visitors, visitor);
+    return visitor;
+}
+
+static void
+on_check_answer(json_t *checks, void *data)
+{
+    GwVisitor *visitor = data;
+
+    send_to(visitor->lane, json_pack("{s:s, s:i, s:O}", "do", "checked", "protocol",
+                                     GW_CHECK_PROTOCOL, "checks", checks));
+    g_clear_pointer(&visitor->answer, gw_check_answer_free);
+}
+
+/* --- prepare -----------------------------------------------------------------------------------
+ */
+
+static bool
+id_is_valid(const char *id)
+{
+    return strlen(id) == 14 && g_str_has_prefix(id, "m-") &&
+           strspn(id + 2, "0123456789abcdef") == 12;
+}
+
+/* The record of a move to this host, from what the source says; NULL with an error. */
+static json_t *
+record_from(GwMoves *moves, const char *peer, const json_t *message, GError **error)
+{
+    const char *id = NULL;
+    const char *vm = NULL;
+    int64_t generation = 0;
+
+    if (!gw_json_need_string(message, "move", &id, error) ||
+        !gw_json_need_string(message, "vm", &vm, error) || !gw_check_name("VM name", vm, error) ||
+        !gw_json_need_int(message, "generation", 1, INT64_MAX - 8, &generation, error)) {
+        return NULL;
+    }
+    if (!id_is_valid(id)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "'%.40s' is not the id of a move", id);
+        return NULL;
+    }
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s}", "id", id, "vm", vm, "source",
+                     peer, "target", moves->options.host_name, "role", "target", "state",
+                     gw_move_state_info(GW_MOVE_PREPARING)->name, "generation",
+                     (json_int_t)generation, "started", (json_int_t)gw_wall_us(), "transport",
+                     gw_json_str(message, "transport", "lane"));
+}
+
+static bool
+may_come(GwMoves *moves, const json_t *record, GError **error)
+{
+    const char *vm = gw_json_str(record, "vm", "");
+    const GwMove *other = gw_moves_busy_with(moves, vm);
+
+    if (gw_moves_find(moves, gw_json_str(record, "id", ""))) {
+        g_set_error(error, GW_ERROR, GW_ERROR_EXISTS, "this move is known already");
+        return false;
+    }
+    if (other) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE, "move %s of VM '%s' is under way here",
+                    other->id, vm);
+        return false;
+    }
+    if (gw_moves_count_incoming(moves) >= moves->options.max_incoming) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                    "host '%s' takes at most %u moves at the same time: wait for one to end, or "
+                    "raise max-incoming",
+                    moves->options.host_name, moves->options.max_incoming);
+        return false;
+    }
+    return true;
+}
+
+static void
+serve_prepare(GwMoves *moves, GwLane *lane, json_t *message)
+{
+    g_autoptr(GError) error = NULL;
+    const char *peer = gw_lane_peer_name(lane);
+    g_autoptr(json_t) record = record_from(moves, peer, message, &error);
+
+    if (!record || !may_come(moves, record, &error)) {
+        send_refusal(lane, "refused", gw_json_str(message, "move", ""), error);
+        visitor_new(moves, lane);
+        return;
+    }
+    GwMove *move = gw_move_new(moves, &gw_target_role, g_steal_pointer(&record));
+    gw_moves_add(moves, move);
+    gw_target_set_prepare(move, message);
+    gw_target_take_session(move, lane, message);
+    gw_move_begin(move, NULL, NULL);
+}
+
+/* --- given-up ----------------------------------------------------------------------------------
+ */
+
+/* A move that this host does not know: was it accepted here once, and its record pruned? */
+static void
+serve_unknown(GwMoves *moves, GwLane *lane, json_t *message)
+{
+    g_autoptr(GError) error = NULL;
+    int64_t given = gw_json_int(message, "generation", 0);
+    GwVm *vm = gw_vms_find(moves->options.vms, gw_json_str(message, "vm", ""));
+
+    if (vm && gw_vm_state(vm) != GW_VM_INCOMING && gw_vm_generation(vm) >= given) {
+        send_to(lane,
+                json_pack("{s:s, s:s}", "do", "running", "move", gw_json_str(message, "move", "")));
+        visitor_new(moves, lane);
+        return;
+    }
+    g_autoptr(json_t) copy = json_copy(message);
+    gw_json_set_int(copy, "generation", given - 1);
+    g_autoptr(json_t) record = record_from(moves, gw_lane_peer_name(lane), copy, &error);
+    if (!record) {
+        send_refusal(lane, "failed", gw_json_str(message, "move", ""), error);
+        visitor_new(moves, lane);
+        return;
+    }
+    GwMove *move = gw_move_new(moves, &gw_target_role, g_steal_pointer(&record));
+    gw_moves_add(moves, move);
+    gw_target_take_session(move, lane, message);
+    gw_move_begin(move, NULL, NULL);
+}
+
+static void
+serve_given_up(GwMoves *moves, GwLane *lane, json_t *message)
+{
+    GwMove *move = gw_moves_find(moves, gw_json_str(message, "move", ""));
+
+    if (!move) {
+        serve_unknown(moves, lane, message);
+    } else if (move->role != &gw_target_role || strcmp(move->peer, gw_lane_peer_name(lane)) != 0) {
+        g_autoptr(GError) error = g_error_new(GW_ERROR, GW_ERROR_REFUSED,
+                                              "move %s is not between these two hosts", move->id);
+        send_refusal(lane, "failed", move->id, error);
+        visitor_new(moves, lane);
+    } else {
+        gw_target_take_session(move, lane, message);
+    }
+}
+
+void
+gw_moves_serve(GwLane *lane, json_t *first_message, void *data)
+{
+    GwMoves *moves = data;
+    const char *what = gw_json_str(first_message, "do", "");
+
+    if (strcmp(what, "check") == 0) {
+        GwVisitor *visitor = visitor_new(moves, lane);
+        visitor->answer = gw_check_answer(moves, first_message, on_check_answer, visitor);
+    } else if (strcmp(what, "prepare") == 0) {
+        serve_prepare(moves, lane, first_message);
+    } else if (strcmp(what, "given-up") == 0) {
+        serve_given_up(moves, lane, first_message);
+    } else {
+        g_autoptr(GError) error =
+            g_error_new(GW_ERROR, GW_ERROR_UNSUPPORTED,
+                        "'%.40s' is unknown to this version of godwitd (" GODWIT_VERSION ")", what);
+        send_refusal(lane, "failed", gw_json_str(first_message, "move", ""), error);
+        visitor_new(moves, lane);
+    }
+}
