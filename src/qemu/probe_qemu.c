@@ -2,11 +2,14 @@
 /*
  * Runs a QEMU for a probe.
  *
- * We listen on the monitor's socket ourselves and hand the listening descriptor over: so it can be
- * connected to at once, and QEMU's user needs no access to our folder. In @run_dir there are, while
- * it runs, probe-NAME.sock, probe-NAME.log (its stderr, read when it ends early) and
+ * QEMU gets the monitor's socket already connected. That needs no access of QEMU's user to our
+ * folder, shows a QEMU that ends at once as an end and not as a refused connection, and avoids a
+ * race of QEMU (seen with 10.0): a client that connects to a listening monitor during the
+ * start may be accepted by two of QEMU's threads at once, of which one then blocks for ever.
+ *
+ * In @run_dir there are, while it runs, probe-NAME.log (its stderr, read when it ends early) and
  * probe-NAME.pid ("PID START_TICKS", for cleaning up after a killed daemon). Owns the process, the
- * monitor and the three files. Main context. Fails when QEMU cannot be started; all later trouble
+ * monitor and the files. Main context. Fails when QEMU cannot be started; all later trouble
  * goes to ended().
  */
 #include "qemu/probe_qemu.h"
@@ -14,10 +17,12 @@
 #include "base/fd.h"
 #include "qemu/launch.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define MONITOR_FD     3
 #define LOG_MAX_BYTES  (1u * 1024u * 1024u)
@@ -47,7 +52,6 @@ gw_probe_qemu_free(GwProbeQemu *qemu)
         bool sent = gw_process_signal(qemu->process, SIGKILL, &gone);
         (void)sent; /* It may have ended by itself. */
     }
-    unlink(qemu->socket_path);
     unlink(qemu->log_path);
     unlink(qemu->record_path);
     g_free(qemu->socket_path);
@@ -131,7 +135,7 @@ command_line(const GwProbeQemuOptions *options)
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-chardev",
-        "socket,id=qmp,fd=" G_STRINGIFY(MONITOR_FD) ",server=on,wait=off",
+        "socket,id=qmp,fd=" G_STRINGIFY(MONITOR_FD),
         "-mon",
         "chardev=qmp,mode=control",
     };
@@ -148,24 +152,40 @@ command_line(const GwProbeQemuOptions *options)
     return argv;
 }
 
-/* We connect before QEMU is there: one that ends at once must not look like a refused connection.
- */
+/* Connects qemu->qmp to the returned descriptor, by way of a socket that is gone afterwards. */
+static GwFd
+connect_monitor(GwProbeQemu *qemu, GError **error)
+{
+    static const GwQmpHandlers HANDLERS = {.ready = on_ready, .closed = on_closed};
+    g_auto(GwFd) listener = gw_unix_listen(qemu->socket_path, 0600, error);
+
+    if (listener < 0) {
+        return GW_FD_NONE;
+    }
+    qemu->qmp = gw_qmp_open(qemu->socket_path, &HANDLERS, qemu, error);
+    unlink(qemu->socket_path);
+    if (!qemu->qmp) {
+        return GW_FD_NONE;
+    }
+    g_auto(GwFd) fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0) {
+        gw_set_error_errno(error, errno, "QEMU's monitor: cannot accept our own connection");
+        return GW_FD_NONE;
+    }
+    return g_steal_fd(&fd);
+}
+
 static bool
 launch(GwProbeQemu *qemu, const GwProbeQemuOptions *options, GError **error)
 {
-    static const GwQmpHandlers HANDLERS = {.ready = on_ready, .closed = on_closed};
     int fds[1 + GW_PROBE_QEMU_MAX_FDS];
     int fds_as[1 + GW_PROBE_QEMU_MAX_FDS];
+    g_auto(GwFd) monitor = connect_monitor(qemu, error);
 
-    g_auto(GwFd) listener = gw_unix_listen(qemu->socket_path, 0600, error);
-    if (listener < 0) {
+    if (monitor < 0) {
         return false;
     }
-    qemu->qmp = gw_qmp_open(qemu->socket_path, &HANDLERS, qemu, error);
-    if (!qemu->qmp) {
-        return false;
-    }
-    fds[0] = listener;
+    fds[0] = monitor;
     fds_as[0] = MONITOR_FD;
     for (unsigned i = 0; i < options->n_fds; i++) {
         fds[i + 1] = options->fds[i];

@@ -464,6 +464,27 @@ negotiate(GwQmp *qmp, unsigned version)
     arm_timer(qmp);
 }
 
+/*
+ * A QEMU that is still starting may accept a connection in two threads at once and then greets
+ * twice (seen with 10.0). Before the negotiation's answer that means nothing; later our commands
+ * would be refused until another negotiation.
+ */
+static void
+handle_greeting(GwQmp *qmp, const GwQmpMessage *message)
+{
+    switch (qmp->state) {
+    case STATE_GREETING:
+        negotiate(qmp, message->version);
+        break;
+    case STATE_READY:
+        fail(qmp, g_error_new(GW_ERROR, GW_ERROR_PROTOCOL, "QEMU greeted again"));
+        break;
+    case STATE_NEGOTIATING:
+    case STATE_CLOSED:
+        break;
+    }
+}
+
 static void
 handle_answer(GwQmp *qmp, const GwQmpMessage *message)
 {
@@ -489,7 +510,7 @@ handle_message(GwQmp *qmp, const GwQmpMessage *message)
 {
     switch (message->kind) {
     case GW_QMP_GREETING:
-        negotiate(qmp, message->version);
+        handle_greeting(qmp, message);
         return;
     case GW_QMP_RESULT:
     case GW_QMP_REFUSAL:

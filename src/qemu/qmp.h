@@ -30,7 +30,12 @@ typedef struct GwQmpHandlers {
     void (*closed)(GwQmp *qmp, const GError *error, void *data);
 } GwQmpHandlers;
 
-/* Connects to the monitor at @path. Transfer full. */
+/*
+ * Connects to the monitor at @path. Transfer full. When QEMU is only starting, it must have been
+ * given a listening socket that is non-blocking (-chardev socket,fd=N,server=on,wait=off): its main
+ * thread and its monitor's thread may both try to accept, and the one that finds nobody would hang
+ * for ever (seen with 10.0, about one start in 200 on a busy processor).
+ */
 GwQmp *gw_qmp_open(const char *path, const GwQmpHandlers *handlers, void *data,
                    GError **error) GW_MUST_USE;
 

@@ -105,9 +105,6 @@ read_greeting(GwQmpReader *reader, GwQmpMessage *message, GError **error)
     int64_t major = 0;
     int64_t minor = 0;
 
-    if (reader->greeted) {
-        return breach(error, "a second greeting");
-    }
     if (!gw_json_need_int(qemu, "major", 0, 1000, &major, error) ||
         !gw_json_need_int(qemu, "minor", 0, 99, &minor, error)) {
         g_prefix_error(error, "QEMU's greeting has no version: ");

@@ -5,7 +5,8 @@
  * QMP (QEMU's docs/interop/qmp-spec): one JSON object per line, CR LF at its end. The first is the
  * greeting {"QMP": …}; then come {"return": …, "id": …}, {"error": {"class", "desc"}, "id": …}
  * and {"event": NAME, "data": …}. Every command of ours carries an id, so an answer without one is
- * a breach of the protocol, as is anything else that is not in this list.
+ * a breach of the protocol, as is anything else that is not in this list. Whether a second greeting
+ * may be is the client's to say.
  */
 #pragma once
 

@@ -175,15 +175,24 @@ adopt(GwLoad *load, GwVm *vm)
     }
 }
 
-static void
-ended_meanwhile(GwVm *vm)
+/* Why there is no QEMU for the run record. Transfer full. */
+static char *
+reason_of_absence(const GwVm *vm)
 {
+    if (vm->run->process.pid == 0) {
+        return g_strdup("the daemon ended before it launched QEMU: start the VM again");
+    }
     g_autofree char *log = gw_vm_log_path(vm);
     g_autofree char *tail = gw_qemu_log_tail(log);
     g_autofree char *message = gw_qemu_log_explain(tail, vm->vms->qemu_user);
-    g_autofree char *reason =
-        g_strdup_printf("QEMU ended while no daemon ran%s%s", message ? ": " : "",
-                        message ? message : " (the host was started anew, or QEMU was killed)");
+    return g_strdup_printf("QEMU ended while no daemon ran: %s",
+                           message ? message : "the host was started anew, or QEMU was killed");
+}
+
+static void
+ended_meanwhile(GwVm *vm)
+{
+    g_autofree char *reason = reason_of_absence(vm);
 
     gw_vm_set_stop_reason(vm, reason);
     gw_warn(GW_VM_LOG(vm), "stopped: %s", reason);

@@ -169,19 +169,37 @@ host_caps(void)
 /* --- the host -----------------------------------------------------------------------------------
  */
 
-Host *
-host_new(void)
+static Host *
+host_at(const char *folder)
 {
     Host *host = g_new0(Host, 1);
 
-    host->folder = g_dir_make_tmp("gw-host-XXXXXX", NULL);
-    host->run_dir = g_build_filename(host->folder, "run", NULL);
-    host->state_dir = g_build_filename(host->folder, "state", NULL);
-    host->images = g_build_filename(host->folder, "images", NULL);
+    host->folder = g_strdup(folder);
+    host->run_dir = g_build_filename(folder, "run", NULL);
+    host->state_dir = g_build_filename(folder, "state", NULL);
+    host->images = g_build_filename(folder, "images", NULL);
     host->qemu_user = geteuid() == 0 ? "nobody" : NULL;
+    return host;
+}
+
+Host *
+host_new(void)
+{
+    g_autofree char *folder = g_dir_make_tmp("gw-host-XXXXXX", NULL);
+    Host *host = host_at(folder);
+
     g_assert_cmpint(g_mkdir(host->run_dir, 0700) | g_mkdir(host->state_dir, 0700) |
                         g_mkdir(host->images, 0711) | g_chmod(host->folder, 0711),
                     ==, 0);
+    host_start_daemon(host);
+    return host;
+}
+
+Host *
+host_open(const char *folder)
+{
+    Host *host = host_at(folder);
+
     host_start_daemon(host);
     return host;
 }

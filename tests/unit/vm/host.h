@@ -22,6 +22,8 @@ bool hosts_possible(const char **reason);
 void hosts_done(void);
 
 Host *host_new(void);
+/* A second process's view of a host that is there; not to be freed, but left by exiting. */
+Host *host_open(const char *folder);
 /* Kills every QEMU that it has, then removes its folders. */
 void host_free(Host *host);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Host, host_free)

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/wait.h>
 
 #define WEB1 "[vm]\nname = web1\nmemory = 64 MiB\n"
 
@@ -221,7 +222,95 @@ test_start_never_happened(void)
     gw_vms_start(host->vms, vm, on_outcome, &start);
     vm = restart(host);
     g_assert_cmpint(gw_vm_state(vm), ==, GW_VM_STOPPED);
+    g_assert_cmpstr(gw_vm_stop_reason(vm), ==,
+                    "the daemon ended before it launched QEMU: start the VM again");
     host_start(host, vm);
+}
+
+/* --- a daemon that is killed at any moment of a start
+ * --------------------------------------------- */
+
+#define CRASHES 12
+/* A start takes some 100 ms here; what matters happens in the first 30. */
+#define CRASH_WINDOW_US 40000
+
+static const char *program;
+
+/* The other process: starts the VM, says so just before, and waits for its death. */
+static void G_GNUC_NORETURN
+be_daemon(const char *folder)
+{
+    const char *reason;
+    g_auto(Outcome) start = {0};
+
+    g_assert_true(hosts_possible(&reason));
+    Host *host = host_open(folder);
+    gw_vms_start(host->vms, gw_vms_find(host->vms, "web1"), on_outcome, &start);
+    g_assert_true(gw_fd_write_full(STDOUT_FILENO, "x", 1));
+    for (;;) {
+        g_main_context_iteration(NULL, TRUE);
+    }
+}
+
+static unsigned
+count_qemus(const char *uuid)
+{
+    g_autoptr(GDir) dir = g_dir_open("/proc", 0, NULL);
+    const char *name;
+    unsigned count = 0;
+
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_strdup_printf("/proc/%s/cmdline", name);
+        size_t len = 0;
+        g_autofree char *text =
+            g_ascii_isdigit(name[0]) ? gw_file_read(path, 1024 * 1024, &len, NULL) : NULL;
+        count += text && memmem(text, len, uuid, strlen(uuid)) != NULL;
+    }
+    return count;
+}
+
+static void
+crash_daemon(Host *host, gulong after_us)
+{
+    char *argv[] = {(char *)program, (char *)"--daemon", host->folder, NULL};
+    /* What it leaves behind goes with the host. */
+    g_auto(GStrv) environment = g_environ_setenv(g_get_environ(), "TMPDIR", host->folder, TRUE);
+    g_auto(GwFd) out = GW_FD_NONE;
+    GPid pid;
+    char byte;
+
+    g_assert_true(g_spawn_async_with_pipes(NULL, argv, environment, G_SPAWN_DO_NOT_REAP_CHILD, NULL,
+                                           NULL, &pid, NULL, &out, NULL, NULL));
+    g_assert_cmpint(gw_fd_read_full(out, &byte, 1), ==, 1);
+    g_usleep(after_us);
+    g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
+    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+}
+
+static void
+test_crash_anywhere(void)
+{
+    g_autoptr(Host) host = host_new();
+    GwVm *vm = host_define(host, WEB1);
+    g_autofree char *uuid = g_strdup(gw_vm_definition(vm)->uuid);
+    unsigned found = 0;
+
+    for (unsigned i = 0; i < CRASHES; i++) {
+        host_stop_daemon(host);
+        crash_daemon(host, (gulong)g_test_rand_int_range(0, CRASH_WINDOW_US));
+        host_start_daemon(host);
+        vm = gw_vms_find(host->vms, "web1");
+        if (gw_vm_state(vm) == GW_VM_STOPPED) {
+            g_assert_cmpuint(count_qemus(uuid), ==, 0);
+            host_start(host, vm);
+        } else {
+            found++;
+            wait_state(vm, GW_VM_RUNNING);
+        }
+        g_assert_cmpuint(count_qemus(uuid), ==, 1);
+        host_kill(host, vm);
+    }
+    g_test_message("of %u crashes, %u left a QEMU that was found again", CRASHES, found);
 }
 
 /* Something that is no QEMU of ours has the lock: no start, and no claim that all is well. */
@@ -559,8 +648,12 @@ main(int argc, char **argv)
 {
     const char *reason = NULL;
 
-    g_test_init(&argc, &argv, NULL);
     signal(SIGPIPE, SIG_IGN);
+    if (argc == 3 && strcmp(argv[1], "--daemon") == 0) {
+        be_daemon(argv[2]);
+    }
+    program = argv[0];
+    g_test_init(&argc, &argv, NULL);
     if (!hosts_possible(&reason)) {
         g_print("1..0 # SKIP %s\n", reason);
         hosts_done();
@@ -573,6 +666,7 @@ main(int argc, char **argv)
     g_test_add_func("/recovery/ended-meanwhile", test_ended_meanwhile);
     g_test_add_func("/recovery/interrupted-start", test_interrupted_start);
     g_test_add_func("/recovery/start-never-happened", test_start_never_happened);
+    g_test_add_func("/recovery/crash-anywhere", test_crash_anywhere);
     g_test_add_func("/recovery/lock-held", test_lock_held);
     g_test_add_func("/recovery/no-monitor", test_no_monitor);
     g_test_add_func("/recovery/damaged-records", test_damaged_records);

@@ -3,11 +3,17 @@
 #include "host.h"
 
 #include "base/fd.h"
+#include "vm/tap.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <glib/gstdio.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #define WEB1 "[vm]\nname = web1\nmemory = 64 MiB\n"
@@ -501,6 +507,44 @@ test_owner(void)
                     "VM web1 belongs to host beta (generation 2): start it there");
 }
 
+static bool
+tap_is_gone(void *data)
+{
+    return if_nametoindex(data) == 0;
+}
+
+/* In a network namespace of this process's own: nothing may come after it. */
+static void
+test_bridge(void)
+{
+    g_auto(GwFd) tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+    if (tun < 0 || unshare(CLONE_NEWNET) < 0) {
+        g_test_skip("needs /dev/net/tun and network namespaces");
+        return;
+    }
+    g_auto(GwFd) control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    g_assert_cmpint(ioctl(control, SIOCBRADDBR, "br-test"), ==, 0);
+    g_autoptr(Host) host = host_new();
+    GwVm *vm = host_define(host, WEB1 "[nic wan]\nmode=user\n"
+                                      "[nic lan]\nmode=bridge\nbridge=br-test\n");
+    g_autofree char *tap = gw_tap_name("web1", 1);
+
+    host_start(host, vm);
+    g_assert_cmpuint(if_nametoindex(tap), !=, 0);
+    /* It is QEMU's: it stays when the daemon goes, and goes when QEMU does. */
+    host_stop_daemon(host);
+    g_assert_cmpuint(if_nametoindex(tap), !=, 0);
+    host_start_daemon(host);
+    vm = gw_vms_find(host->vms, "web1");
+    g_assert_cmpint(gw_vm_state(vm), ==, GW_VM_RUNNING);
+    host_kill(host, vm);
+    guint poll = g_timeout_add(10, tick, NULL);
+    wait_until(tap_is_gone, tap);
+    g_source_remove(poll);
+    host_start(host, vm);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -533,6 +577,7 @@ main(int argc, char **argv)
     g_test_add_func("/vms/devices", test_devices);
     g_test_add_func("/vms/uefi", test_uefi);
     g_test_add_func("/vms/owner", test_owner);
+    g_test_add_func("/vms/bridge", test_bridge);
     int status = g_test_run();
     hosts_done();
     return status;
