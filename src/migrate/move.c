@@ -11,6 +11,7 @@
  * If we crash before a record is written, recovery does what the old state says; if after it, what
  * the new one says. Either is safe at every step: that is what the table is for.
  */
+#include "base/fault.h"
 #include "base/units.h"
 #include "migrate/internal.h"
 
@@ -216,6 +217,7 @@ enter(GwMove *move, json_t *record, GwMoveState state)
     log_step(move, from);
     arm_timer(move);
     gw_moves_notify(move->moves, "state", move);
+    gw_fault_point(gw_move_state_info(state)->name);
     move->role->enter(move);
     if (gw_move_is_final(move)) {
         gw_direct_remove_key(move);

@@ -274,6 +274,12 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
     return gw_check_name("host name", request->host, error);
 }
 
+static int64_t
+or_else(int64_t chosen, int64_t configured)
+{
+    return chosen > 0 ? chosen : configured;
+}
+
 static char *
 new_id(void)
 {
@@ -297,9 +303,10 @@ gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callb
         "state", gw_move_state_info(GW_MOVE_PLANNED)->name, "generation",
         (json_int_t)gw_vm_generation(vm), "started", (json_int_t)gw_wall_us(), "transport",
         request->transport ? request->transport : "lane", "downtime_limit_ms",
-        (json_int_t)(request->downtime_limit_ms > 0 ? request->downtime_limit_ms : 300),
-        "max_bandwidth", (json_int_t)request->max_bandwidth, "timeout_ms",
-        (json_int_t)request->timeout_ms, "percent", 0);
+        (json_int_t)or_else(request->downtime_limit_ms, moves->options.downtime_limit_ms),
+        "max_bandwidth",
+        (json_int_t)or_else((int64_t)request->max_bandwidth, (int64_t)moves->options.max_bandwidth),
+        "timeout_ms", (json_int_t)request->timeout_ms, "percent", 0);
     const json_t *run_info = gw_vm_run_info(vm);
     gw_json_set_str(record, "source_qemu", gw_json_str(run_info, "qemu_version", NULL));
     gw_json_set_str(record, "accel", gw_json_str(run_info, "accel", NULL));
@@ -472,6 +479,9 @@ gw_moves_new(const GwMovesOptions *options, GwMovesJsonFn loaded, void *data)
     moves->options.qemu_user = g_strdup(options->qemu_user);
     if (moves->options.refuse_timeout_ms <= 0) {
         moves->options.refuse_timeout_ms = 120000;
+    }
+    if (moves->options.downtime_limit_ms <= 0) {
+        moves->options.downtime_limit_ms = 300;
     }
     moves->by_id =
         g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)gw_move_free);
