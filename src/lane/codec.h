@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Codecs: how the body of a RAM batch is made smaller. A new one is one file and one table line.
+ *
+ * The decoder always knows the decoded size, checked against the batch limit, before it begins,
+ * and never writes beyond it: there is nothing for a decompression bomb to blow up.
+ * A state (contexts, tables) belongs to one thread and is reused from batch to batch.
+ */
+#pragma once
+
+#include "base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum GwCodecId {
+    GW_CODEC_PLAIN = 0,
+    GW_CODEC_ZSTD = 1,
+    GW_CODEC_N_IDS,
+} GwCodecId;
+
+typedef struct GwCodec {
+    GwCodecId id;
+    const char *name;
+    void *(*encoder_new)(void);
+    void (*encoder_free)(void *encoder);
+    void *(*decoder_new)(void);
+    void (*decoder_free)(void *decoder);
+    /* Bytes written to @out, or 0 if the result does not fit into @out_len. */
+    size_t (*encode)(void *encoder, const uint8_t *in, size_t in_len, uint8_t *out, size_t out_len);
+    /* Exactly @out_len bytes: either in @out, or @in itself when nothing is to be done; NULL if @in
+     * does not decode to that. */
+    const uint8_t *(*decode)(void *decoder, const uint8_t *in, size_t in_len, uint8_t *out,
+                             size_t out_len);
+} GwCodec;
+
+extern const GwCodec gw_codec_plain;
+extern const GwCodec gw_codec_zstd;
+
+/* NULL for an unknown id. */
+const GwCodec *gw_codec_find(unsigned id);

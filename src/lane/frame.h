@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The wire format of the lane: frames and their payloads. docs/wire-format.md tells it in prose.
+ *
+ * All numbers are big-endian. A connection is a TLS 1.3 stream of frames in both directions; the
+ * first frame of each side is HELLO (or REFUSE).
+ *
+ * Frame header, 16 bytes:
+ *
+ *     offset size
+ *          0    4  payload bytes that follow, at most gw_frame_max_payload(type)
+ *          4    1  type, GwFrameType
+ *          5    1  0
+ *          6    2  channel, GwChannel
+ *          8    8  sequence: 1, 2, 3 … per direction for ordered types, 0 for the others
+ *
+ * Payloads:
+ *
+ *     HELLO       0  8  magic "GODWIT\r\n"
+ *                 8  2  protocol version of the sender
+ *                10  2  oldest version that it still speaks
+ *                12  4  flags, 0
+ *                16 16  session id, random, chosen by the side that connected, echoed by the other
+ *                       (bytes beyond 32 belong to later versions and are skipped)
+ *     REFUSE      JSON {"code": …, "message": …}: why the session cannot begin or go on
+ *     CONTROL     one JSON object
+ *     BLOCK       0  2  index of a RAM block of the stream: 0, 1, 2 … in order of appearance
+ *                 2  n  its name, 1 to 255 bytes
+ *     RAM         a batch of the stream: batch.h
+ *     CHECKPOINT  0  8  stream bytes from the beginning to a place not before the frame's own
+ *                 8 16  XXH3-128 (canonical form) over exactly these bytes
+ *     STREAM_END  the same over the whole stream; no stream frame may follow
+ *     ACK         0  8  every ordered frame up to this sequence has been dealt with
+ *     PING, PONG  0  8  any number; PONG repeats PING's
+ *     GOODBYE     empty: the sender is done with the session
+ *
+ * Ordered types are CONTROL, BLOCK, RAM, CHECKPOINT and STREAM_END.
+ * Pure; any thread. Errors: GW_ERROR_PROTOCOL, GW_ERROR_UNSUPPORTED for versions.
+ */
+#pragma once
+
+#include "base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GW_LANE_VERSION        1u
+#define GW_LANE_OLDEST_VERSION 1u
+
+#define GW_FRAME_HEADER_BYTES   16u
+#define GW_HELLO_BYTES          32u
+#define GW_HELLO_MAX_BYTES      256u
+#define GW_SESSION_ID_BYTES     16u
+#define GW_REFUSE_MAX_BYTES     4096u
+#define GW_BLOCK_NAME_MAX_BYTES 255u
+#define GW_DIGEST_BYTES         16u
+#define GW_MARK_BYTES           (8u + GW_DIGEST_BYTES)
+
+typedef enum GwFrameType {
+    GW_FRAME_HELLO = 1,
+    GW_FRAME_REFUSE = 2,
+    GW_FRAME_CONTROL = 3,
+    GW_FRAME_BLOCK = 4,
+    GW_FRAME_RAM = 5,
+    GW_FRAME_CHECKPOINT = 6,
+    GW_FRAME_STREAM_END = 7,
+    GW_FRAME_ACK = 8,
+    GW_FRAME_PING = 9,
+    GW_FRAME_PONG = 10,
+    GW_FRAME_GOODBYE = 11,
+} GwFrameType;
+
+typedef enum GwChannel {
+    GW_CHANNEL_CONTROL = 0,
+    GW_CHANNEL_RAM = 1,
+} GwChannel;
+
+typedef struct GwFrameHeader {
+    uint32_t payload_bytes;
+    GwFrameType type;
+    uint64_t sequence;
+} GwFrameHeader;
+
+typedef struct GwHello {
+    uint16_t version;
+    uint16_t oldest_version;
+    uint32_t flags;
+    uint8_t session_id[GW_SESSION_ID_BYTES];
+} GwHello;
+
+/* CHECKPOINT and STREAM_END. */
+typedef struct GwStreamMark {
+    uint64_t stream_bytes;
+    uint8_t digest[GW_DIGEST_BYTES];
+} GwStreamMark;
+
+/* "RAM"; "unknown" for anything that is not a type. */
+const char *gw_frame_type_name(GwFrameType type);
+bool gw_frame_is_ordered(GwFrameType type);
+/* Stream frames travel only from the side that connected to the side that accepted. */
+bool gw_frame_is_stream(GwFrameType type);
+uint32_t gw_frame_max_payload(GwFrameType type);
+
+/* Writes GW_FRAME_HEADER_BYTES. The channel follows from the type. */
+void gw_frame_encode_header(const GwFrameHeader *header, uint8_t *out);
+/* Reads GW_FRAME_HEADER_BYTES; type, length, channel and the presence of a sequence are checked. */
+bool gw_frame_decode_header(const uint8_t *in, GwFrameHeader *out, GError **error) GW_MUST_USE;
+
+void gw_hello_encode(const GwHello *hello, GByteArray *out);
+bool gw_hello_decode(const uint8_t *payload, size_t len, GwHello *out, GError **error) GW_MUST_USE;
+/* The version that both speak: the newer of what both allow. */
+bool gw_hello_agree(const GwHello *ours, const GwHello *theirs, uint16_t *version,
+                    GError **error) GW_MUST_USE;
+
+/* The message is cut to what fits. */
+void gw_refuse_encode(const GError *refusal, GByteArray *out);
+/* Never fails: what cannot be read becomes an error that says so. Transfer full. */
+GError *gw_refuse_decode(const uint8_t *payload, size_t len) GW_MUST_USE;
+
+void gw_block_encode(uint16_t index, const char *name, GByteArray *out);
+/* @name points into @payload and is not terminated. */
+bool gw_block_decode(const uint8_t *payload, size_t len, uint16_t *index, const char **name,
+                     size_t *name_len, GError **error) GW_MUST_USE;
+
+void gw_mark_encode(const GwStreamMark *mark, GByteArray *out);
+bool gw_mark_decode(const uint8_t *payload, size_t len, GwStreamMark *out,
+                    GError **error) GW_MUST_USE;
+
+/* ACK, PING, PONG. */
+void gw_number_encode(uint64_t number, GByteArray *out);
+bool gw_number_decode(const uint8_t *payload, size_t len, uint64_t *out,
+                      GError **error) GW_MUST_USE;

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The lane: an authenticated session between two daemons.
+ *
+ * A session carries control messages (JSON objects, at most 1 MiB) in both directions and, for a
+ * move, one QEMU migration stream from the side that opened it to the other. Everything that one
+ * side sends arrives in the order in which it was sent: a control message that is sent after the
+ * stream's end arrives after the stream's last byte. Frames, limits and versions: frame.h.
+ *
+ * Trust: TLS 1.3, both sides show a certificate of the fleet's CA; the name in it is the peer's
+ * identity. Connecting names the identity that is expected. Accepting asks a callback whether this
+ * (already proven) name is welcome. A refusal travels as text, so that both logs say why.
+ *
+ * Threads: the public functions and all callbacks belong to the main context; worker threads
+ * inside own the sockets, the parser, the codecs and their buffers. gw_lane_stats() may be called
+ * from any thread. No callback runs inside a call into the lane.
+ *
+ * Failure: a session ends once, with closed(); nothing is called after it. Silence for
+ * `session_timeout_ms` ends it with GW_ERROR_TIMEOUT, so a link may be gone for less than that.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "base/json.h"
+
+#include <stdint.h>
+
+typedef struct GwLane GwLane;
+typedef struct GwLaneServer GwLaneServer;
+typedef struct GwLaneCredentials GwLaneCredentials;
+
+#define GW_LANE_MAX_MESSAGE_BYTES (1024u * 1024u)
+
+/* --- credentials -------------------------------------------------------------------------- */
+
+/*
+ * Loads CA certificate, own certificate and own key (PEM, the key not readable for others) from
+ * files. One object serves all sessions; reference counted because workers use it.
+ */
+GwLaneCredentials *gw_lane_credentials_load(const char *ca_path, const char *cert_path,
+                                            const char *key_path, GError **error) GW_MUST_USE;
+GwLaneCredentials *gw_lane_credentials_ref(GwLaneCredentials *credentials);
+void gw_lane_credentials_unref(GwLaneCredentials *credentials);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwLaneCredentials, gw_lane_credentials_unref)
+
+/* The name in our own certificate. Borrowed. */
+const char *gw_lane_credentials_name(const GwLaneCredentials *credentials);
+
+/* --- figures ------------------------------------------------------------------------------ */
+
+typedef struct GwLaneStats {
+    /* Wire: what this side handed to TCP, TLS and framing included. */
+    uint64_t wire_bytes;
+    /* ... of which, by cause (the sum is wire_bytes): */
+    uint64_t page_bytes;     /* encoded pages and where they belong */
+    uint64_t zero_bytes;     /* run descriptions and bitmaps of zero pages */
+    uint64_t opaque_bytes;   /* everything of the stream that is not a page */
+    uint64_t control_bytes;  /* control messages, acknowledgements, keepalives */
+    uint64_t overhead_bytes; /* frame and batch headers, greeting, TLS */
+    /* The stream as QEMU wrote or read it. */
+    uint64_t stream_bytes;
+    uint64_t pages; /* with content, as taken from QEMU */
+    uint64_t zero_pages;
+    uint64_t in_flight_bytes; /* handed to TCP or queued, not acknowledged by the peer */
+    uint64_t rate_bytes_s;    /* what the peer acknowledged, over the last second */
+    uint64_t rtt_us;          /* smallest seen */
+    uint64_t cpu_us;          /* of this lane's worker threads */
+    bool opaque;              /* the parser has handed the rest over */
+} GwLaneStats;
+
+void gw_lane_stats(GwLane *lane, GwLaneStats *out);
+
+/* --- sessions ----------------------------------------------------------------------------- */
+
+typedef struct GwLaneStreamEnd {
+    const GError *error;   /* NULL: the whole stream passed and, on the target, digests agree */
+    uint64_t stream_bytes; /* taken from, or given to, QEMU */
+    char digest[33];       /* XXH3-128 over exactly these bytes, in hex */
+    bool saw_end;          /* source: QEMU's own end-of-stream mark was seen */
+} GwLaneStreamEnd;
+
+typedef struct GwLaneHandlers {
+    /*
+     * Both sides are authenticated and agreed on a version. Sending is allowed from now on. Only
+     * for the side that connected: the other side's accepted() says the same.
+     */
+    void (*ready)(GwLane *lane, void *data);
+    /* A control message; borrowed. */
+    void (*message)(GwLane *lane, json_t *message, void *data);
+    /*
+     * The stream has ended. Source: QEMU closed its end and all of it is queued. Target: all of
+     * it was given to QEMU and the socket was shut down for writing; a digest mismatch, bytes
+     * that do not decode or a QEMU that stopped reading is in end->error. Borrowed.
+     */
+    void (*stream_end)(GwLane *lane, const GwLaneStreamEnd *end, void *data);
+    /* The session is over; @error says why (GW_ERROR_CANCELLED: the peer said goodbye). */
+    void (*closed)(GwLane *lane, const GError *error, void *data);
+} GwLaneHandlers;
+
+typedef struct GwLaneConnect {
+    const char *address; /* name or IP, as configured for the host */
+    uint16_t port;
+    const char *expected_name; /* the identity that the peer must prove */
+    GwLaneCredentials *credentials;
+    int64_t connect_timeout_ms;
+    int64_t session_timeout_ms;
+} GwLaneConnect;
+
+/*
+ * Starts a session; everything, also failure to resolve or connect, is told by the handlers.
+ * Transfer full: free it with gw_lane_free() at any time, also from within a handler.
+ */
+GwLane *gw_lane_connect(const GwLaneConnect *options, const GwLaneHandlers *handlers,
+                        void *data) GW_MUST_USE;
+
+/* Ends the session at once if it is still there. No handler is called afterwards. NULL is fine. */
+void gw_lane_free(GwLane *lane);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwLane, gw_lane_free)
+
+/* Says goodbye once everything sent so far is acknowledged, then closed() (also at the peer). */
+void gw_lane_finish(GwLane *lane);
+
+/* For an accepted session: who serves it. The handlers are copied. */
+void gw_lane_set_handlers(GwLane *lane, const GwLaneHandlers *handlers, void *data);
+
+/* The identity that the peer proved. Borrowed; NULL before ready(). */
+const char *gw_lane_peer_name(const GwLane *lane);
+
+/* Queues a control message. Borrowed. GW_ERROR_STATE before ready() or after closed(). */
+bool gw_lane_send(GwLane *lane, json_t *message, GError **error) GW_MUST_USE;
+
+/*
+ * Starts to carry QEMU's migration stream: on the side that connected from @fd to the peer, on
+ * the side that accepted from the peer to @fd. @fd: a stream socket to QEMU, transfer full. Once
+ * per session. A peer that sends stream frames before the target called this is held back.
+ */
+bool gw_lane_start_stream(GwLane *lane, int fd, GError **error) GW_MUST_USE;
+
+/* --- server ------------------------------------------------------------------------------- */
+
+typedef struct GwLaneServerOptions {
+    const char *bind_address; /* "0.0.0.0", "::" or one address */
+    uint16_t port;
+    GwLaneCredentials *credentials;
+    int64_t session_timeout_ms;
+    unsigned max_sessions; /* also bounds half-open ones */
+} GwLaneServerOptions;
+
+typedef struct GwLaneServerHandlers {
+    /* May the holder of this proven name connect? False with an error that is sent to it. */
+    bool (*welcome)(const char *peer_name, GError **error, void *data);
+    /* A session is ready. Transfer full. Call gw_lane_set_handlers() before returning. */
+    void (*accepted)(GwLane *lane, void *data);
+} GwLaneServerHandlers;
+
+GwLaneServer *gw_lane_server_new(const GwLaneServerOptions *options,
+                                 const GwLaneServerHandlers *handlers, void *data,
+                                 GError **error) GW_MUST_USE;
+/* The port it listens at; of use when 0 was asked for. */
+uint16_t gw_lane_server_port(const GwLaneServer *server);
+/* New credentials (renewed certificate) for sessions from now on. */
+void gw_lane_server_set_credentials(GwLaneServer *server, GwLaneCredentials *credentials);
+void gw_lane_server_free(GwLaneServer *server);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwLaneServer, gw_lane_server_free)

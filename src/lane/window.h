@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * How much may be in flight: about two bandwidth-delay products, measured live.
+ *
+ *     limit = 2 × rate × rtt, within [GW_WINDOW_MIN_BYTES, GW_WINDOW_MAX_BYTES]
+ *
+ * rate: the highest delivery rate of about the last second, each sample taken over one frame's
+ * flight (what was acknowledged since the frame left, over the time since the acknowledgement
+ * before it), as in draft-cheng-iccrg-delivery-rate-estimation. Frames that left while less than
+ * half the limit was in flight say little about the link: they can raise the rate, not lower it.
+ *
+ * rtt: the smallest seen. Our own queue can stretch the path to about 2 × rtt; when even the
+ * best sample of 10 s is more than 4 × as long, the path itself has changed and counts anew.
+ *
+ * A deep queue would lengthen the downtime and lie to QEMU about the drain rate; a shallow one
+ * starves the link. Pure: the caller brings the time (monotonic µs). One thread or a lock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define GW_WINDOW_MIN_BYTES (512u * 1024u)
+#define GW_WINDOW_MAX_BYTES (64u * 1024u * 1024u)
+
+#define GW_WINDOW_RATE_SLOTS  5u
+#define GW_WINDOW_ACKED_SLOTS 11u
+
+typedef struct GwWindow {
+    /* All, ever; acked ≤ sent ≤ queued. */
+    uint64_t queued_bytes;
+    uint64_t sent_bytes;
+    uint64_t acked_bytes;
+    int64_t acked_us;      /* of the last acknowledgement, or when the flight began */
+    int64_t rtt_us;        /* 0: none seen */
+    int64_t recent_rtt_us; /* smallest since recent_since_us; 0: none */
+    int64_t recent_since_us;
+    uint64_t rates[GW_WINDOW_RATE_SLOTS]; /* highest samples, a ring of 200 ms slots */
+    int64_t rate_slot;
+    uint64_t acked[GW_WINDOW_ACKED_SLOTS]; /* acknowledged bytes, a ring of 100 ms slots */
+    int64_t acked_slot;
+} GwWindow;
+
+/* What is remembered of a frame while it is in flight. */
+typedef struct GwWindowMark {
+    uint32_t bytes;
+    int64_t sent_us; /* 0: still queued */
+    uint64_t acked_bytes;
+    int64_t acked_us;
+    bool link_busy;
+} GwWindowMark;
+
+void gw_window_init(GwWindow *window);
+
+/* A frame was queued; it counts as in flight from now on. */
+void gw_window_queued(GwWindow *window, uint32_t bytes, GwWindowMark *mark);
+/* It was handed to the transport. */
+void gw_window_sent(GwWindow *window, GwWindowMark *mark, int64_t now_us);
+/* It was acknowledged. */
+void gw_window_acked(GwWindow *window, const GwWindowMark *mark, int64_t now_us);
+/* A round trip was seen by other means. */
+void gw_window_rtt(GwWindow *window, int64_t rtt_us, int64_t now_us);
+
+uint64_t gw_window_limit(const GwWindow *window);
+uint64_t gw_window_in_flight(const GwWindow *window);
+bool gw_window_has_room(const GwWindow *window);
+/* Acknowledged over the last second, for people. */
+uint64_t gw_window_rate(const GwWindow *window, int64_t now_us);
