@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Reports of moves and plans as text. Owns nothing; any thread; members that are absent are left
+ * out.
+ */
+#include "cli/report.h"
+#include "base/units.h"
+#include "cli/text.h"
+
+#include <string.h>
+
+#define LABEL_COLUMNS 16
+
+static void
+append_row(GString *out, const char *label, const char *value)
+{
+    g_autofree char *safe = gw_text_escape(value, false);
+
+    g_string_append_printf(out, "  %-*s%s\n", LABEL_COLUMNS, label, safe);
+}
+
+static void
+append_text(GString *out, const char *label, const json_t *object, const char *key)
+{
+    const char *value = gw_json_str(object, key, NULL);
+
+    if (value) {
+        append_row(out, label, value);
+    }
+}
+
+static void
+append_ms(GString *out, const char *label, const json_t *object, const char *key)
+{
+    if (gw_json_int(object, key, -1) >= 0) {
+        g_autofree char *value = gw_text_ms(object, key);
+        append_row(out, label, value);
+    }
+}
+
+static void
+append_number(GString *out, const char *label, const json_t *object, const char *key)
+{
+    if (gw_json_int(object, key, -1) >= 0) {
+        g_autofree char *value = g_strdup_printf("%" G_GINT64_FORMAT, gw_json_int(object, key, 0));
+        append_row(out, label, value);
+    }
+}
+
+static void
+append_time(GString *out, const char *label, const json_t *object, const char *key)
+{
+    if (gw_json_int(object, key, -1) >= 0) {
+        g_autofree char *value = gw_format_time(gw_json_int(object, key, 0));
+        append_row(out, label, value);
+    }
+}
+
+/* Bytes on the wire by cause, and what they stand for. */
+static void
+append_bytes(GString *out, const json_t *move)
+{
+    static const struct {
+        const char *key;
+        const char *label;
+    } causes[] = {
+        {"page", "  pages"},      {"zero", "  zero pages"},  {"opaque", "  devices"},
+        {"control", "  control"}, {"overhead", "  framing"},
+    };
+    const json_t *bytes = json_object_get(move, "bytes");
+
+    if (!json_is_object(bytes)) {
+        return;
+    }
+    g_autofree char *wire = gw_text_size(bytes, "wire");
+    g_autofree char *stream = gw_text_size(bytes, "stream");
+    g_autofree char *total = g_strdup_printf("%s for %s of QEMU's stream", wire, stream);
+    append_row(out, "sent", total);
+    for (size_t i = 0; i < G_N_ELEMENTS(causes); i++) {
+        if (gw_json_int(bytes, causes[i].key, -1) >= 0) {
+            g_autofree char *value = gw_text_size(bytes, causes[i].key);
+            append_row(out, causes[i].label, value);
+        }
+    }
+}
+
+static void
+append_figures(GString *out, const json_t *move)
+{
+    append_ms(out, "total time", move, "total_ms");
+    append_ms(out, "downtime", move, "downtime_ms");
+    append_ms(out, "  by QEMU", move, "downtime_qemu_ms");
+    append_number(out, "rounds", move, "rounds");
+    append_bytes(out, move);
+    append_number(out, "pages", move, "pages");
+    append_number(out, "zero pages", move, "zero_pages");
+    append_text(out, "digest", move, "digest");
+}
+
+char *
+gw_report_move(const json_t *move)
+{
+    g_autofree char *vm = gw_text_escape(gw_json_str(move, "vm", "?"), false);
+    g_autofree char *source = gw_text_escape(gw_json_str(move, "source", "?"), false);
+    g_autofree char *target = gw_text_escape(gw_json_str(move, "target", "?"), false);
+    bool completed = strcmp(gw_json_str(move, "outcome", ""), "completed") == 0;
+    GString *out = g_string_new(NULL);
+
+    if (completed) {
+        g_string_append_printf(out, "%s runs on %s now (it was on %s)\n", vm, target, source);
+    } else {
+        g_string_append_printf(out, "%s was not moved from %s to %s\n", vm, source, target);
+    }
+    append_figures(out, move);
+    return g_string_free(out, FALSE);
+}
+
+static void
+append_history(GString *out, const json_t *move)
+{
+    const json_t *history = json_object_get(move, "history");
+    const json_t *step;
+    size_t i;
+
+    if (json_array_size(history) > 0) {
+        g_string_append(out, "history\n");
+    }
+    json_array_foreach(history, i, step)
+    {
+        g_autofree char *time = gw_format_time(gw_json_int(step, "at", 0));
+        g_autofree char *state = gw_text_escape(gw_json_str(step, "state", "?"), false);
+        g_autofree char *reason = gw_text_escape(gw_json_str(step, "reason", ""), false);
+        g_string_append_printf(out, "  %s  %-*s%s\n", time, LABEL_COLUMNS, state, reason);
+    }
+}
+
+char *
+gw_report_details(const json_t *move)
+{
+    static const struct {
+        const char *label;
+        const char *key;
+    } texts[] = {
+        {"VM", "vm"},
+        {"source", "source"},
+        {"target", "target"},
+        {"role here", "role"},
+        {"transport", "transport"},
+        {"state", "state"},
+        {"outcome", "outcome"},
+        {"reason", "reason"},
+        {"accelerator", "accel"},
+        {"source QEMU", "source_qemu"},
+        {"target QEMU", "target_qemu"},
+    };
+    const json_t *why = json_object_get(move, "error");
+    g_autofree char *id = gw_text_escape(gw_json_str(move, "id", "?"), false);
+    GString *out = g_string_new(NULL);
+
+    g_string_append_printf(out, "%s\n", id);
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+        append_text(out, texts[i].label, move, texts[i].key);
+    }
+    if (json_is_object(why)) {
+        append_text(out, "error", why, "message");
+    }
+    append_time(out, "started", move, "started");
+    append_time(out, "ended", move, "ended");
+    append_number(out, "percent", move, "percent");
+    append_figures(out, move);
+    append_history(out, move);
+    return g_string_free(out, FALSE);
+}
+
+char *
+gw_report_plan(const json_t *plan)
+{
+    g_autofree char *vm = gw_text_escape(gw_json_str(plan, "vm", "?"), false);
+    g_autofree char *source = gw_text_escape(gw_json_str(plan, "source", "?"), false);
+    g_autofree char *target = gw_text_escape(gw_json_str(plan, "target", "?"), false);
+    GString *out = g_string_new(NULL);
+    const json_t *check;
+    size_t i;
+
+    json_array_foreach(json_object_get(plan, "checks"), i, check)
+    {
+        g_autofree char *status = gw_text_escape(gw_json_str(check, "status", "?"), false);
+        g_autofree char *id = gw_text_escape(gw_json_str(check, "id", "?"), false);
+        g_autofree char *message = gw_text_escape(gw_json_str(check, "message", ""), false);
+        const char *remedy = gw_json_str(check, "remedy", NULL);
+        g_string_append_printf(out, "%-8s %-*s  %s\n", status, LABEL_COLUMNS, id, message);
+        if (remedy && remedy[0]) {
+            g_autofree char *safe = gw_text_escape(remedy, false);
+            g_string_append_printf(out, "%*s-> %s\n", 9 + LABEL_COLUMNS + 2, "", safe);
+        }
+    }
+    g_string_append_printf(out, "%s can%s be moved from %s to %s\n", vm,
+                           gw_json_bool(plan, "ok", false) ? "" : "not", source, target);
+    return g_string_free(out, FALSE);
+}
+
+bool
+gw_report_outcome(const json_t *move, GError **error)
+{
+    static const struct {
+        const char *outcome;
+        GwErrorCode code;
+        const char *what;
+    } all[] = {
+        {"rolled-back", GW_ERROR_ROLLED_BACK, "it runs on the source as before"},
+        {"cancelled", GW_ERROR_CANCELLED, "cancelled; it runs on the source as before"},
+        {"refused", GW_ERROR_REFUSED, "the target refused it"},
+        {"guest-lost", GW_ERROR_GUEST_LOST,
+         "the guest was lost: see `godwit vm show` on both hosts"},
+    };
+    const char *outcome = gw_json_str(move, "outcome", "");
+    g_autoptr(GError) why = NULL;
+    GwErrorCode code = GW_ERROR_FAILED;
+    const char *what = "it ended in an unknown way";
+
+    if (strcmp(outcome, "completed") == 0) {
+        return true;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
+        if (strcmp(outcome, all[i].outcome) == 0) {
+            code = all[i].code;
+            what = all[i].what;
+        }
+    }
+    if (json_is_object(json_object_get(move, "error"))) {
+        why = gw_json_to_error(json_object_get(move, "error"));
+        /* Nothing was touched: more telling than "rolled back". */
+        code = why->code == GW_ERROR_CHECKS && code != GW_ERROR_GUEST_LOST ? GW_ERROR_CHECKS : code;
+    }
+    g_set_error(error, GW_ERROR, (int)code, "%s was not moved to %s: %s%s%s",
+                gw_json_str(move, "vm", "?"), gw_json_str(move, "target", "?"), what,
+                why ? "\nreason: " : "", why ? why->message : "");
+    return false;
+}
