@@ -342,7 +342,7 @@ gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *da
 
 /*
  * Does the VM of that name belong to this move? A target's record may stand beside a VM that the
- * operator defined: that one is not touched.
+ * operator defined, or that came with another move: those are not touched.
  */
 static bool
 vm_is_of(GwMove *move, GwVm *vm)
@@ -352,7 +352,8 @@ vm_is_of(GwMove *move, GwVm *vm)
     if (move->role == &gw_source_role) {
         return generation >= move->generation && generation <= move->generation + 2;
     }
-    return gw_vm_state(vm) == GW_VM_INCOMING || generation == move->generation + 1;
+    return move->state == GW_MOVE_ACCEPTED ? generation == move->generation + 1
+                                           : gw_vm_state(vm) == GW_VM_INCOMING;
 }
 
 static void
@@ -363,12 +364,41 @@ on_swept(GwVm *vm, const GError *error, void *data)
     }
 }
 
-/* A crash between a final record and the clean-up that follows it leaves a copy behind. */
+static bool
+was_ever(const GwMove *move, GwMoveState state)
+{
+    size_t i;
+    json_t *step;
+
+    json_array_foreach(json_object_get(move->record, "history"), i, step)
+    {
+        if (strcmp(gw_json_str(step, "state", ""), gw_move_state_info(state)->name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * A crash between a final record and the clean-up that follows it leaves a copy behind. It is one
+ * only if its owner record is still the one that this very move wrote: the name alone says nothing,
+ * as the VM, or another one of that name, may have come back since.
+ */
 static bool
 is_left_over(const GwMove *move, GwVm *vm)
 {
-    return (move->state == GW_MOVE_SETTLED || move->state == GW_MOVE_REFUSED) &&
-           (gw_vm_state(vm) == GW_VM_INCOMING || gw_vm_generation(vm) == move->generation + 1);
+    const char *owner = gw_vm_owner(vm) ? gw_vm_owner(vm) : "";
+    bool same_generation = gw_vm_generation(vm) == move->generation + 1;
+
+    if (strcmp(move->vm_name, gw_vm_name(vm)) != 0 || !same_generation ||
+        gw_vm_state(vm) == GW_VM_RUNNING) {
+        return false;
+    }
+    if (move->state == GW_MOVE_SETTLED) {
+        return strcmp(owner, move->peer) == 0;
+    }
+    return move->state == GW_MOVE_REFUSED && was_ever(move, GW_MOVE_ACCEPTED) &&
+           strcmp(owner, move->moves->options.host_name) == 0;
 }
 
 static void
@@ -389,24 +419,29 @@ recover(GwMoves *moves, GwMove *move)
                  moves->options.host_name);
 }
 
+/* A VM comes back held by the move that its own record names: does that one still deal with it? */
+static bool
+is_in_hand(GwMoves *moves, GwVm *vm)
+{
+    const char *holder = gw_vm_held_by(vm);
+    const GwMove *move = holder ? gw_moves_find(moves, holder) : NULL;
+
+    return move && !gw_move_is_final(move);
+}
+
 /* After recovery has taken what is its own: finished moves' copies and orphans go. */
 static void
 sweep(GwMoves *moves)
 {
     g_autoptr(GPtrArray) vms = gw_vms_list(moves->options.vms);
 
-    for (GList *item = moves->order.head; item; item = item->next) {
-        GwMove *move = item->data;
-        GwVm *vm = gw_vms_find(moves->options.vms, move->vm_name);
-        if (vm && !gw_vm_held_by(vm) && is_left_over(move, vm)) {
-            gw_vm_hold(vm, move->id);
-            gw_vms_discard(moves->options.vms, vm, on_swept, moves);
-        }
-    }
     for (guint i = 0; i < vms->len; i++) {
         GwVm *vm = g_ptr_array_index(vms, i);
-        if (gw_vms_find(moves->options.vms, gw_vm_name(vm)) == vm && !gw_vm_held_by(vm) &&
-            gw_vm_state(vm) == GW_VM_INCOMING) {
+        bool left_over = gw_vm_state(vm) == GW_VM_INCOMING;
+        for (GList *item = moves->order.head; item && !left_over; item = item->next) {
+            left_over = is_left_over(item->data, vm);
+        }
+        if (left_over && !is_in_hand(moves, vm)) {
             gw_vms_discard(moves->options.vms, vm, on_swept, moves);
         }
     }

@@ -105,6 +105,12 @@ gw_vm_generation(const GwVm *vm)
     return vm->incoming ? 0 : vm->owner.generation;
 }
 
+const char *
+gw_vm_owner(const GwVm *vm)
+{
+    return vm->incoming ? NULL : vm->owner.host;
+}
+
 const json_t *
 gw_vm_run_info(const GwVm *vm)
 {

@@ -51,6 +51,8 @@ GwVmState gw_vm_state(const GwVm *vm);
 GwQmp *gw_vm_qmp(GwVm *vm);
 /* As in vm/NAME/owner; 0 for an incoming VM. */
 int64_t gw_vm_generation(const GwVm *vm);
+/* Whose it is, as in vm/NAME/owner; NULL for an incoming VM. Borrowed. */
+const char *gw_vm_owner(const GwVm *vm);
 /* {"accel", "machine", "cpu", "qemu_version"} of the running QEMU; NULL when stopped. Borrowed. */
 const json_t *gw_vm_run_info(const GwVm *vm);
 /* Why it stopped last, for people; NULL if it never did or on request. */
