@@ -12,7 +12,7 @@
 #include <glib.h>
 #include <stdbool.h>
 
-#define GW_MUST_USE              __attribute__((warn_unused_result))
+#define GW_MUST_USE           __attribute__((warn_unused_result))
 #define GW_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
 
 typedef enum GwErrorCode {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Bytes between the terminal and a console's socket, both ways. Owns the terminal's mode while
- * attached: signals that would end the process are blocked and read from a signalfd, so there is
- * one way out and the mode is put back on it. What the guest sends goes to the terminal as it is:
- * this is the one place where it is not escaped, as a console's programs need it.
+ * attached: signals that would end the process are blocked and seen through a signalfd, so there is
+ * one way out; the mode is put back on it, and then the signal takes its course. What the guest
+ * sends goes to the terminal as it is: this is the one place where it is not escaped, as a
+ * console's programs need it.
  */
 #include "cli/console.h"
 #include "base/fd.h"
@@ -19,7 +20,7 @@
 #define ESCAPE_KEY 0x1d /* Ctrl-] */
 
 /* Attributes off, cursor visible, at the beginning of a line: guests leave all sorts of things. */
-#define TERMINAL_RESET "\033[0m\033[?25h\r\n"
+#define TERMINAL_RESET "\033[0m\033[?25h\n"
 
 typedef struct Console {
     int socket;

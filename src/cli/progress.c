@@ -18,6 +18,13 @@ percent_of(GwProgressView *view, const json_t *move)
     return view->percent;
 }
 
+/* Before its first round and after its end a move's rates mean nothing. */
+static bool
+is_sending(const json_t *move)
+{
+    return gw_json_int(move, "round", 0) > 0 && !gw_json_bool(move, "final", false);
+}
+
 /* "precopy, round 2" */
 static char *
 stage_text(const json_t *move)
@@ -26,8 +33,8 @@ stage_text(const json_t *move)
     g_autofree char *stage = gw_text_escape(gw_json_str(move, "stage", state), false);
     int64_t round = gw_json_int(move, "round", 0);
 
-    return round > 0 ? g_strdup_printf("%s, round %d", stage, (int)MIN(round, 9999))
-                     : g_steal_pointer(&stage);
+    return is_sending(move) ? g_strdup_printf("%s, round %d", stage, (int)MIN(round, 9999))
+                            : g_steal_pointer(&stage);
 }
 
 /* Rate, dirty rate, expected downtime, time left: those that are known. Transfer full. */
@@ -45,8 +52,9 @@ figures(const json_t *move)
         {"left_ms", "%s left", false},
     };
     GPtrArray *list = g_ptr_array_new_with_free_func(g_free);
+    bool sending = is_sending(move);
 
-    for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
+    for (size_t i = 0; sending && i < G_N_ELEMENTS(all); i++) {
         if (gw_json_int(move, all[i].key, -1) >= 0) {
             g_autofree char *value =
                 all[i].is_size ? gw_text_size(move, all[i].key) : gw_text_ms(move, all[i].key);

@@ -74,7 +74,9 @@ append_bytes(GString *out, const json_t *move)
     }
     g_autofree char *wire = gw_text_size(bytes, "wire");
     g_autofree char *stream = gw_text_size(bytes, "stream");
-    g_autofree char *total = g_strdup_printf("%s for %s of QEMU's stream", wire, stream);
+    g_autofree char *total = gw_json_int(bytes, "stream", -1) < 0
+                                 ? g_strdup(wire)
+                                 : g_strdup_printf("%s for %s of QEMU's stream", wire, stream);
     append_row(out, "sent", total);
     for (size_t i = 0; i < G_N_ELEMENTS(causes); i++) {
         if (gw_json_int(bytes, causes[i].key, -1) >= 0) {

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- members --------------------------------------------------------------------------------- */
+/* --- members ---------------------------------------------------------------------------------- */
 
 static bool
 is_text(const GwConfigKey *key)
@@ -79,7 +79,7 @@ gw_config_diff(const GwConfig *before, const GwConfig *after, GwConfigDiffFn cal
     }
 }
 
-/* --- values ---------------------------------------------------------------------------------- */
+/* --- values ----------------------------------------------------------------------------------- */
 
 /* In the largest unit that needs no fraction, as an operator would write it. */
 static char *
@@ -232,7 +232,7 @@ set_value(const GwConfigKey *key, const char *text, GwConfig *config)
     return true;
 }
 
-/* --- files ----------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 static const GwConfigKey *
 find_key(const char *group, const char *name)
@@ -404,7 +404,7 @@ gw_config_load(const char *path, bool may_be_absent, GError **error)
     return g_steal_pointer(&config);
 }
 
-/* --- the sample ------------------------------------------------------------------------------ */
+/* --- the sample ------------------------------------------------------------------------------- */
 
 static void
 append_comment(GString *out, const char *text)

@@ -68,7 +68,7 @@ null_if_empty(const char *text)
     return text[0] ? text : NULL;
 }
 
-/* --- what this host tells of itself ---------------------------------------------------------- */
+/* --- what this host tells of itself ----------------------------------------------------------- */
 
 static json_t *
 describe(void *data)
@@ -119,7 +119,7 @@ tell_ready_if_done(GwDaemon *daemon)
             daemon->config->api_socket);
 }
 
-/* --- the probe ------------------------------------------------------------------------------- */
+/* --- the probe -------------------------------------------------------------------------------- */
 
 static void
 share_caps(GwDaemon *daemon)
@@ -174,7 +174,7 @@ start_probe(GwDaemon *daemon)
     }
 }
 
-/* --- the chain of parts, last to first ------------------------------------------------------- */
+/* --- the chain of parts, last to first -------------------------------------------------------- */
 
 /* The configured group if there is one: a host without it still has root. */
 static const char *
@@ -319,7 +319,7 @@ make_folders(GwDaemon *daemon, GError **error)
            gw_folder_make(daemon->cache_dir, 0700, state_key, error);
 }
 
-/* --- signals --------------------------------------------------------------------------------- */
+/* --- signals ---------------------------------------------------------------------------------- */
 
 static gboolean
 on_stop(void *data)
@@ -387,7 +387,7 @@ on_reload(void *data)
     return G_SOURCE_CONTINUE;
 }
 
-/* --- life ------------------------------------------------------------------------------------ */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static GwDaemon *
 daemon_alloc(const GwDaemonOptions *options, GwConfig *config)

@@ -76,7 +76,7 @@ make_pki_dir(const char *pki_dir, GError **error)
     return true;
 }
 
-/* --- reading and writing --------------------------------------------------------------------- */
+/* --- reading and writing ---------------------------------------------------------------------- */
 
 static GwX509Key *
 read_key(const char *path, GError **error)
@@ -148,7 +148,7 @@ same_certificate(GwX509Cert *a, GwX509Cert *b)
     return gnutls_x509_crt_equals(a, b) != 0;
 }
 
-/* --- status ---------------------------------------------------------------------------------- */
+/* --- status ----------------------------------------------------------------------------------- */
 
 static bool
 check_installed(const Paths *paths, GwX509Cert *ca, GwX509Cert *cert, GError **error)
@@ -199,7 +199,7 @@ gw_identity_status(const char *pki_dir)
     return status;
 }
 
-/* --- the CA ---------------------------------------------------------------------------------- */
+/* --- the CA ----------------------------------------------------------------------------------- */
 
 /* The CA of an unfinished run is used again: it may have been lost only in part. */
 static GwX509Cert *
@@ -269,7 +269,7 @@ gw_identity_init_ca(const char *pki_dir, const char *host_name, GError **error)
     return cert && write_cert(paths->host_cert, cert, error);
 }
 
-/* --- requests -------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 /* The kept request, if it is for this name and key. */
 static char *
@@ -331,7 +331,7 @@ gw_identity_request(const char *pki_dir, const char *host_name, GError **error)
     return g_steal_pointer(&pem);
 }
 
-/* --- signing --------------------------------------------------------------------------------- */
+/* --- signing ---------------------------------------------------------------------------------- */
 
 /* Nobody else may get a certificate in the name of the CA's own host. */
 static bool
@@ -391,7 +391,7 @@ gw_identity_sign(const char *pki_dir, const char *request_pem, unsigned valid_da
     return ca_text ? g_strconcat(cert_text, ca_text, NULL) : NULL;
 }
 
-/* --- installing ------------------------------------------------------------------------------ */
+/* --- installing ------------------------------------------------------------------------------- */
 
 /* The answer of a signing host: the host's certificate, then the CA's. */
 static bool

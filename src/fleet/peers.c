@@ -81,7 +81,7 @@ host_key(const char *name)
     return g_strconcat(HOST_PREFIX, name, NULL);
 }
 
-/* --- identity and services ------------------------------------------------------------------- */
+/* --- identity and services -------------------------------------------------------------------- */
 
 static bool
 check_identity(const GwPeers *peers, GError **error)
@@ -160,7 +160,7 @@ describe(void *data)
     return peers->describe ? peers->describe(peers->describe_data) : json_object();
 }
 
-/* --- the table ------------------------------------------------------------------------------- */
+/* --- the table -------------------------------------------------------------------------------- */
 
 static Host *
 parse_host(const char *name, const void *text, size_t len, GError **error)
@@ -383,7 +383,7 @@ gw_peers_address(GwPeers *peers, const char *name)
     return host ? host->address : NULL;
 }
 
-/* --- sessions to other hosts ----------------------------------------------------------------- */
+/* --- sessions to other hosts ------------------------------------------------------------------ */
 
 GwLane *
 gw_peers_connect(GwPeers *peers, const char *name, const GwLaneHandlers *handlers, void *data,
@@ -473,7 +473,7 @@ gw_peers_query(GwPeers *peers, GwPeersListFn callback, void *data)
     gw_query_start(query->query);
 }
 
-/* --- life ------------------------------------------------------------------------------------ */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static int
 compare_names(const void *a, const void *b, void *data)

@@ -57,7 +57,7 @@ take_datum(gnutls_datum_t *datum)
     return text;
 }
 
-/* --- keys ------------------------------------------------------------------------------------ */
+/* --- keys ------------------------------------------------------------------------------------- */
 
 GwX509Key *
 gw_x509_key_new(GError **error)
@@ -143,7 +143,7 @@ gw_x509_key_id_equal(const GwX509KeyId *a, const GwX509KeyId *b)
     return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
 }
 
-/* --- signing requests ------------------------------------------------------------------------ */
+/* --- signing requests ------------------------------------------------------------------------- */
 
 char *
 gw_x509_request_pem(GwX509Key *key, const char *name, GError **error)
@@ -255,7 +255,7 @@ gw_x509_request_parse(const char *pem, char **name, GError **error)
     return g_steal_pointer(&request);
 }
 
-/* --- certificates ---------------------------------------------------------------------------- */
+/* --- certificates ----------------------------------------------------------------------------- */
 
 GwX509Cert *
 gw_x509_cert_parse(const char *pem, const char *what, GError **error)

@@ -90,7 +90,7 @@ gw_lane_count_cpu(GwLane *lane, int64_t *last_us)
     *last_us = now_us;
 }
 
-/* --- delivering events ---------------------------------------------------------------------- */
+/* --- delivering events ------------------------------------------------------------------------ */
 
 static void
 deliver_welcome(GwLane *lane, const char *name)
@@ -203,12 +203,15 @@ dispatch_events(void *data)
     GwLane *lane = data;
 
     lane->dispatching = true;
-    while (!lane->freed) {
+    /* Not until the queue is empty: a peer that floods us may not keep the main loop from others.
+     */
+    for (unsigned i = 0; i < GW_LANE_MAX_EVENTS && !lane->freed; i++) {
         GwLaneEvent *event = take_event(lane);
 
         if (!event) {
             break;
         }
+        g_source_set_ready_time(lane->event_source, 0);
         deliver(lane, event);
         free_event(event);
     }
@@ -220,7 +223,7 @@ dispatch_events(void *data)
     return G_SOURCE_CONTINUE;
 }
 
-/* Lowered before the queue is emptied, so that no event is overlooked. */
+/* Lowered before the queue is looked at, so that no event is overlooked. */
 static gboolean
 on_events_ready(GSource *source, GSourceFunc callback, void *data)
 {
@@ -460,8 +463,7 @@ gw_lane_accept(GwLaneServer *server, GwLaneSlots *slots, int fd, const char *pee
     return lane;
 }
 
-/* --- using ---------------------------------------------------------------------------------------
- */
+/* --- using ------------------------------------------------------------------------------------ */
 
 void
 gw_lane_set_handlers(GwLane *lane, const GwLaneHandlers *handlers, void *data)

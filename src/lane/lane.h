@@ -31,7 +31,7 @@ typedef struct GwLaneCredentials GwLaneCredentials;
 
 #define GW_LANE_MAX_MESSAGE_BYTES (1024u * 1024u)
 
-/* --- credentials -------------------------------------------------------------------------- */
+/* --- credentials ------------------------------------------------------------------------------ */
 
 /*
  * Loads CA certificate, own certificate and own key (PEM, the key not readable for others) from
@@ -46,7 +46,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwLaneCredentials, gw_lane_credentials_unref)
 /* The name in our own certificate. Borrowed. */
 const char *gw_lane_credentials_name(const GwLaneCredentials *credentials);
 
-/* --- figures ------------------------------------------------------------------------------ */
+/* --- figures ---------------------------------------------------------------------------------- */
 
 typedef struct GwLaneStats {
     /* Wire: what this side handed to TCP, TLS and framing included. */
@@ -70,7 +70,7 @@ typedef struct GwLaneStats {
 
 void gw_lane_stats(GwLane *lane, GwLaneStats *out);
 
-/* --- sessions ----------------------------------------------------------------------------- */
+/* --- sessions --------------------------------------------------------------------------------- */
 
 typedef struct GwLaneStreamEnd {
     const GError *error;   /* NULL: the whole stream passed and, on the target, digests agree */
@@ -136,7 +136,7 @@ bool gw_lane_send(GwLane *lane, json_t *message, GError **error) GW_MUST_USE;
  */
 bool gw_lane_start_stream(GwLane *lane, int fd, GError **error) GW_MUST_USE;
 
-/* --- server ------------------------------------------------------------------------------- */
+/* --- server ----------------------------------------------------------------------------------- */
 
 typedef struct GwLaneServerOptions {
     const char *bind_address; /* "0.0.0.0", "::" or one address */

@@ -127,8 +127,7 @@ receive_turn(GwLink *link, GError **error)
     return true;
 }
 
-/* --- sending ------------------------------------------------------------------------------------
- */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 static GwFrame *
 make_number_frame(GwLink *link, GwFrameType type, uint64_t number)
@@ -297,19 +296,22 @@ static void
 tell_reason(GwLink *link, const GError *reason)
 {
     g_autoptr(GByteArray) payload = g_byte_array_new();
+    int64_t deadline_us = gw_now_us() + LINGER_US;
 
     /* A frame that was begun has to be completed first, or the peer cannot tell them apart. */
     while (link->sending) {
         int result = gw_link_send_some(link, NULL);
 
-        if (result < 0 || (result == 0 &&
-                           gw_link_wait(link, POLLOUT, gw_now_us() + LINGER_US) != GW_LINK_READY)) {
+        if (result < 0 || gw_now_us() >= deadline_us) {
+            return;
+        }
+        if (result == 0 && gw_link_wait(link, POLLOUT, deadline_us) == GW_LINK_STOPPED) {
             return;
         }
     }
     gw_refuse_encode(reason, payload);
     (void)!gw_link_send_frame(link, gw_frame_new_with(link->lane->pool, GW_FRAME_REFUSE, payload),
-                              gw_now_us() + LINGER_US, NULL);
+                              deadline_us, NULL);
 }
 
 static void

@@ -36,7 +36,7 @@ typedef struct GwLink {
     int64_t cpu_us;
 } GwLink;
 
-/* --- link_open.c ----------------------------------------------------------------------------- */
+/* --- link_open.c ------------------------------------------------------------------------------ */
 
 /*
  * From nothing to an established session: connect or take the accepted socket, TLS, verdict,
@@ -44,8 +44,7 @@ typedef struct GwLink {
  */
 bool gw_link_open(GwLink *link, GError **error) GW_MUST_USE;
 
-/* --- link_frames.c ------------------------------------------------------------------------------
- */
+/* --- link_frames.c ---------------------------------------------------------------------------- */
 
 typedef enum GwLinkWait {
     GW_LINK_READY, /* or woken: look at everything */

@@ -36,8 +36,7 @@ set_socket_options(const GwLink *link)
     setsockopt(link->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 
-/* --- TCP ----------------------------------------------------------------------------------------
- */
+/* --- TCP -------------------------------------------------------------------------------------- */
 
 /* 0, or an errno; ECANCELED: stopped. */
 static int
@@ -105,8 +104,7 @@ connect_any(GwLink *link, GError **error)
     return false;
 }
 
-/* --- TLS ----------------------------------------------------------------------------------------
- */
+/* --- TLS -------------------------------------------------------------------------------------- */
 
 static bool
 shake_hands(GwLink *link, GError **error)
@@ -145,8 +143,7 @@ authenticate(GwLink *link, GError **error)
     return link->peer_name != NULL;
 }
 
-/* --- verdict ------------------------------------------------------------------------------------
- */
+/* --- verdict ---------------------------------------------------------------------------------- */
 
 static bool
 await_verdict(GwLink *link, GError **error)
@@ -177,8 +174,7 @@ await_verdict(GwLink *link, GError **error)
     }
 }
 
-/* --- greeting -----------------------------------------------------------------------------------
- */
+/* --- greeting --------------------------------------------------------------------------------- */
 
 static bool
 send_hello(GwLink *link, const GwHello *hello, GError **error)

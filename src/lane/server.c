@@ -58,8 +58,7 @@ gw_lane_server_session_timeout_ms(const GwLaneServer *server)
     return server->session_timeout_ms;
 }
 
-/* --- half-open sessions ------------------------------------------------------------------------
- */
+/* --- half-open sessions ----------------------------------------------------------------------- */
 
 bool
 gw_lane_server_welcome(GwLaneServer *server, const char *name, GError **error)
@@ -82,8 +81,7 @@ gw_lane_server_dropped(GwLaneServer *server, GwLane *lane, const GError *error)
     gw_lane_free(lane);
 }
 
-/* --- accepting ---------------------------------------------------------------------------------
- */
+/* --- accepting -------------------------------------------------------------------------------- */
 
 static char *
 format_address(const struct sockaddr_storage *address)
@@ -189,8 +187,7 @@ watch_socket(GwLaneServer *server)
     replace_accept_source(server, source);
 }
 
-/* --- making and freeing ------------------------------------------------------------------------
- */
+/* --- making and freeing ----------------------------------------------------------------------- */
 
 static socklen_t
 make_address(const char *text, uint16_t port, struct sockaddr_storage *out)

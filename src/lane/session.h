@@ -116,7 +116,7 @@ struct GwLane {
     GwLaneStats stats;
 };
 
-/* --- lane.c: for the threads --------------------------------------------------------------- */
+/* --- lane.c: for the threads ------------------------------------------------------------------ */
 
 /* @event's content: transfer full. Waits while too many wait already. Any thread. */
 void gw_lane_post(GwLane *lane, GwLaneEvent event);
@@ -127,7 +127,7 @@ void gw_lane_fail(GwLane *lane, GError *error);
 /* Adds the calling thread's processor time since *@last_us and moves that on. */
 void gw_lane_count_cpu(GwLane *lane, int64_t *last_us);
 
-/* --- lane.c: for the server ----------------------------------------------------------------- */
+/* --- lane.c: for the server ------------------------------------------------------------------- */
 
 /* An accepted socket; @fd: transfer full. NULL: it could not be set up. */
 GwLane *gw_lane_accept(GwLaneServer *server, struct GwLaneSlots *slots, int fd,
@@ -150,8 +150,7 @@ bool gw_lane_server_welcome(GwLaneServer *server, const char *name, GError **err
 void gw_lane_server_accepted(GwLaneServer *server, GwLane *lane);
 void gw_lane_server_dropped(GwLaneServer *server, GwLane *lane, const GError *error);
 
-/* --- the threads' bodies ------------------------------------------------------------------------
- */
+/* --- the threads' bodies ---------------------------------------------------------------------- */
 
 void *gw_link_thread(void *lane);
 void *gw_target_thread(void *lane);

@@ -67,8 +67,7 @@ post_stream_end(GwTarget *target, const GError *error)
     gw_lane_post(target->lane, event);
 }
 
-/* --- towards QEMU --------------------------------------------------------------------------------
- */
+/* --- towards QEMU ----------------------------------------------------------------------------- */
 
 static bool
 wait_for_qemu(GwTarget *target, int64_t progress_us, GError **error)
@@ -163,8 +162,7 @@ give_to_qemu(GwTarget *target, GError **error)
     return true;
 }
 
-/* --- stream frames -------------------------------------------------------------------------------
- */
+/* --- stream frames ---------------------------------------------------------------------------- */
 
 static bool
 on_item(const GwRamItem *item, void *data, GError **error)

@@ -61,8 +61,7 @@ vm_of(const GwCheckRun *run)
     return gw_vms_find(run->moves->options.vms, vm_name(run));
 }
 
-/* --- the end -----------------------------------------------------------------------------------
- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 static bool
 has_errors(const json_t *checks)
@@ -119,8 +118,7 @@ on_timeout(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
-/* --- the target --------------------------------------------------------------------------------
- */
+/* --- the target ------------------------------------------------------------------------------- */
 
 static void
 on_ready(GwLane *lane, void *data)
@@ -194,8 +192,7 @@ ask_target(GwCheckRun *run)
     }
 }
 
-/* --- gathering ---------------------------------------------------------------------------------
- */
+/* --- gathering -------------------------------------------------------------------------------- */
 
 static void
 gathered_one(GwCheckRun *run)
@@ -303,8 +300,7 @@ gather_facts(GwCheckRun *run, GwVm *vm)
                 cpu_model_argument(gw_json_str(run_info, "cpu", "max")), on_cpu_model, run);
 }
 
-/* --- the source's rows --------------------------------------------------------------------------
- */
+/* --- the source's rows ------------------------------------------------------------------------ */
 
 typedef struct SourceRow {
     const char *id;

@@ -38,16 +38,14 @@ void gw_check_answer_free(GwCheckAnswer *answer);
 /* The errors of a plan in one message. */
 char *gw_check_summary(const json_t *plan) GW_MUST_USE;
 
-/* --- results -----------------------------------------------------------------------------------
- */
+/* --- results ---------------------------------------------------------------------------------- */
 
 /* Adds {"id", "status", "message", "remedy"} to the array @out; @remedy NULL where none is needed.
  */
 void gw_check_add(json_t *out, const char *id, const char *status, const char *remedy,
                   const char *format, ...) GW_PRINTF(5, 6);
 
-/* --- files (check_files.c) ---------------------------------------------------------------------
- */
+/* --- files (check_files.c) -------------------------------------------------------------------- */
 
 typedef struct GwFileProbe GwFileProbe;
 

@@ -68,8 +68,7 @@ set_error(json_t *file, const char *key, const char *format, ...)
     gw_json_set_str(file, key, text);
 }
 
-/* --- what a file is ------------------------------------------------------------------------------
- */
+/* --- what a file is --------------------------------------------------------------------------- */
 
 static char *
 device_wwid(const struct stat *st)
@@ -153,8 +152,7 @@ lock_at(int64_t offset, short type)
     };
 }
 
-/* --- source --------------------------------------------------------------------------------------
- */
+/* --- source ----------------------------------------------------------------------------------- */
 
 static void
 describe_disk(ProbeTask *task, json_t *file)
@@ -197,8 +195,7 @@ describe_boot_file(json_t *file)
     }
 }
 
-/* --- target --------------------------------------------------------------------------------------
- */
+/* --- target ----------------------------------------------------------------------------------- */
 
 static void
 judge_device(json_t *file, const struct stat *st)
@@ -272,8 +269,7 @@ judge_boot_file(json_t *file)
     gw_json_set_str(file, "verdict", same ? "ok" : "has another content than the source's");
 }
 
-/* --- the worker ----------------------------------------------------------------------------------
- */
+/* --- the worker ------------------------------------------------------------------------------- */
 
 static void
 work(GTask *gtask, gpointer source_object, gpointer data, GCancellable *cancellable)

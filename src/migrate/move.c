@@ -94,8 +94,7 @@ gw_move_free(GwMove *move)
     g_free(move);
 }
 
-/* --- timers ------------------------------------------------------------------------------------
- */
+/* --- timers ----------------------------------------------------------------------------------- */
 
 static int64_t
 state_timeout_ms(const GwMove *move)
@@ -137,8 +136,7 @@ arm_timer(GwMove *move)
     }
 }
 
-/* --- the record --------------------------------------------------------------------------------
- */
+/* --- the record ------------------------------------------------------------------------------- */
 
 /* A copy of the record as it will be in @next. */
 static json_t *
@@ -189,8 +187,7 @@ txn_for(GwMove *move, GwMoveState next, const json_t *record)
     return txn;
 }
 
-/* --- steps -------------------------------------------------------------------------------------
- */
+/* --- steps ------------------------------------------------------------------------------------ */
 
 static void
 log_step(GwMove *move, GwMoveState from)
@@ -338,8 +335,7 @@ gw_move_fail(GwMove *move, GwMoveEvent event, GwErrorCode code, const char *form
     gw_move_event(move, event, reason);
 }
 
-/* --- beginning ---------------------------------------------------------------------------------
- */
+/* --- beginning -------------------------------------------------------------------------------- */
 
 static void
 on_begun(const GwStoreTxnResult *result, const GError *error, void *data)

@@ -23,8 +23,7 @@ typedef struct GwPlan {
     void *data;
 } GwPlan;
 
-/* --- registry ----------------------------------------------------------------------------------
- */
+/* --- registry --------------------------------------------------------------------------------- */
 
 GwMove *
 gw_moves_find(GwMoves *moves, const char *id)
@@ -155,8 +154,7 @@ gw_moves_list(GwMoves *moves, unsigned limit)
     return list;
 }
 
-/* --- plan --------------------------------------------------------------------------------------
- */
+/* --- plan ------------------------------------------------------------------------------------- */
 
 static void
 plan_free(void *data)
@@ -191,8 +189,7 @@ gw_moves_plan(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callba
     plan->run = gw_check_run(moves, object, on_plan, plan);
 }
 
-/* --- start -------------------------------------------------------------------------------------
- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 typedef struct Answer {
     GwMoves *moves;
@@ -337,8 +334,7 @@ gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *da
     answer_later(moves, id, error, callback, data);
 }
 
-/* --- recovery ----------------------------------------------------------------------------------
- */
+/* --- recovery --------------------------------------------------------------------------------- */
 
 /*
  * Does the VM of that name belong to this move? A target's record may stand beside a VM that the
@@ -500,8 +496,7 @@ on_loaded(const GPtrArray *entries, int64_t revision, const GError *error, void 
     moves->loaded(NULL, NULL, moves->loaded_data);
 }
 
-/* --- life --------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 GwMoves *
 gw_moves_new(const GwMovesOptions *options, GwMovesJsonFn loaded, void *data)

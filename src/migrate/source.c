@@ -31,8 +31,7 @@ drop_lane(GwSource *source)
     g_clear_pointer(&source->lane, gw_lane_free);
 }
 
-/* --- the target's words ------------------------------------------------------------------------
- */
+/* --- the target's words ----------------------------------------------------------------------- */
 
 static void
 on_prepared(GwSource *source, json_t *message)
@@ -88,8 +87,7 @@ on_message(GwLane *lane, json_t *message, void *data)
     }
 }
 
-/* --- the session -------------------------------------------------------------------------------
- */
+/* --- the session ------------------------------------------------------------------------------ */
 
 static void
 send_prepare(GwSource *source)
@@ -198,8 +196,7 @@ connect_to_target(GwSource *source)
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, error);
 }
 
-/* --- the states' work --------------------------------------------------------------------------
- */
+/* --- the states' work ------------------------------------------------------------------------- */
 
 static void
 on_checked(json_t *plan, const GError *error, void *data)
@@ -390,8 +387,7 @@ source_enter(GwMove *move)
     }
 }
 
-/* --- records -----------------------------------------------------------------------------------
- */
+/* --- records ---------------------------------------------------------------------------------- */
 
 /*
  * The owner record changes with the step itself: given up with HANDED_OVER, taken back, one

@@ -27,8 +27,7 @@ qmp_of(GwSource *source)
     return vm ? gw_vm_qmp(vm) : NULL;
 }
 
-/* --- figures -----------------------------------------------------------------------------------
- */
+/* --- figures ---------------------------------------------------------------------------------- */
 
 static void
 note_figures(GwSource *source, json_t *answer)
@@ -118,8 +117,7 @@ on_poll(gpointer data)
     return G_SOURCE_CONTINUE;
 }
 
-/* --- QEMU's events -----------------------------------------------------------------------------
- */
+/* --- QEMU's events ---------------------------------------------------------------------------- */
 
 static void
 on_failure_reason(json_t *answer, const GError *error, void *data)
@@ -184,8 +182,7 @@ gw_source_check_sent(GwSource *source)
     }
 }
 
-/* --- start -------------------------------------------------------------------------------------
- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static json_t *
 capability_list(void)
@@ -368,8 +365,7 @@ gw_source_qemu_finish(GwSource *source)
     }
 }
 
-/* --- roll-back ---------------------------------------------------------------------------------
- */
+/* --- roll-back -------------------------------------------------------------------------------- */
 
 static void
 on_guest_state(json_t *answer, const GError *error, void *data)

@@ -30,8 +30,7 @@ qmp_of(GwTarget *target)
     return vm ? gw_vm_qmp(vm) : NULL;
 }
 
-/* --- the end of the stream ---------------------------------------------------------------------
- */
+/* --- the end of the stream -------------------------------------------------------------------- */
 
 static gboolean
 on_refuse_timeout(gpointer data)
@@ -105,8 +104,7 @@ on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
                  move->moves->options.host_name, reason);
 }
 
-/* --- preparing QEMU ----------------------------------------------------------------------------
- */
+/* --- preparing QEMU --------------------------------------------------------------------------- */
 
 static void
 on_setup_reply(json_t *answer, const GError *error, void *data)
@@ -244,8 +242,7 @@ prepare(GwTarget *target)
                             move);
 }
 
-/* --- the session -------------------------------------------------------------------------------
- */
+/* --- the session ------------------------------------------------------------------------------ */
 
 static void
 send_answer(GwTarget *target, const char *what)
@@ -369,8 +366,7 @@ gw_target_set_prepare(GwMove *move, const json_t *message)
     target->direct = strcmp(gw_json_str(message, "transport", "lane"), "direct") == 0;
 }
 
-/* --- the states' work --------------------------------------------------------------------------
- */
+/* --- the states' work ------------------------------------------------------------------------- */
 
 static void
 receive(GwTarget *target)
@@ -588,8 +584,7 @@ target_enter(GwMove *move)
     }
 }
 
-/* --- records -----------------------------------------------------------------------------------
- */
+/* --- records ---------------------------------------------------------------------------------- */
 
 static void
 target_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)

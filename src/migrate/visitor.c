@@ -54,8 +54,7 @@ send_refusal(GwLane *lane, const char *what, const char *id, const GError *error
     send_to(lane, message);
 }
 
-/* --- visitors ----------------------------------------------------------------------------------
- */
+/* --- visitors --------------------------------------------------------------------------------- */
 
 static void
 on_visitor_ready(GwLane *lane, void *data)
@@ -111,8 +110,7 @@ on_check_answer(json_t *checks, void *data)
     g_clear_pointer(&visitor->answer, gw_check_answer_free);
 }
 
-/* --- prepare -----------------------------------------------------------------------------------
- */
+/* --- prepare ---------------------------------------------------------------------------------- */
 
 static bool
 id_is_valid(const char *id)
@@ -189,8 +187,7 @@ serve_prepare(GwMoves *moves, GwLane *lane, json_t *message)
     gw_move_begin(move, NULL, NULL);
 }
 
-/* --- given-up ----------------------------------------------------------------------------------
- */
+/* --- given-up --------------------------------------------------------------------------------- */
 
 /* A move that this host does not know: was it accepted here once, and its record pruned? */
 static void

@@ -68,8 +68,7 @@ typedef struct Plan {
     int our_fd; /* the other end: open there it would hide our death from the new process */
 } Plan;
 
-/* --- between fork and exec: async-signal-safe only ---------------------------------------------
- */
+/* --- between fork and exec: async-signal-safe only -------------------------------------------- */
 
 static void G_GNUC_NORETURN
 give_up(int status_fd, Step step)
@@ -184,7 +183,7 @@ run_middle_process(Plan *plan)
     _exit(0);
 }
 
-/* --- before the fork ------------------------------------------------------------------------- */
+/* --- before the fork -------------------------------------------------------------------------- */
 
 static bool
 check_request(const GwLaunch *launch, GError **error)
@@ -285,8 +284,7 @@ open_log(const char *path, GError **error)
     return fd;
 }
 
-/* --- our side of the socket pair ---------------------------------------------------------------
- */
+/* --- our side of the socket pair -------------------------------------------------------------- */
 
 static bool
 explain(const GwLaunch *launch, const Report *report, GError **error)

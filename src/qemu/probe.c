@@ -103,7 +103,7 @@ remember(const GwProbe *probe, const char *name, const char *key, json_t *value)
     }
 }
 
-/* --- what QEMU offers ------------------------------------------------------------------------ */
+/* --- what QEMU offers ------------------------------------------------------------------------- */
 
 static char *
 facts_key(const GwProbe *probe)
@@ -191,7 +191,7 @@ find_facts(GwProbe *probe)
     }
 }
 
-/* --- the accelerator ------------------------------------------------------------------------- */
+/* --- the accelerator -------------------------------------------------------------------------- */
 
 static char *
 accel_key(const GwProbe *probe)
@@ -279,7 +279,7 @@ choose_accel(GwProbe *probe)
     prove_kvm(probe);
 }
 
-/* --- the start ------------------------------------------------------------------------------- */
+/* --- the start -------------------------------------------------------------------------------- */
 
 static char *
 find_binary(const char *name, GError **error)

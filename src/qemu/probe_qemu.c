@@ -25,6 +25,7 @@
 #include <sys/socket.h>
 
 #define MONITOR_FD     3
+#define MONITOR_SOCKET "socket,id=qmp,fd=" G_STRINGIFY(MONITOR_FD)
 #define LOG_MAX_BYTES  (1u * 1024u * 1024u)
 #define LINE_MAX_CHARS 300
 
@@ -135,7 +136,7 @@ command_line(const GwProbeQemuOptions *options)
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-chardev",
-        "socket,id=qmp,fd=" G_STRINGIFY(MONITOR_FD),
+        MONITOR_SOCKET,
         "-mon",
         "chardev=qmp,mode=control",
     };

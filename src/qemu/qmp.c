@@ -170,7 +170,7 @@ fail(GwQmp *qmp, GError *error)
     }
 }
 
-/* --- timeouts -------------------------------------------------------------------------------- */
+/* --- timeouts --------------------------------------------------------------------------------- */
 
 static void arm_timer(GwQmp *qmp);
 
@@ -256,7 +256,7 @@ arm_timer(GwQmp *qmp)
     qmp->timer_at_us = at_us;
 }
 
-/* --- writing --------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 static bool
 may_write(const GwQmp *qmp)
@@ -431,7 +431,7 @@ gw_qmp_forget(GwQmp *qmp, void *data)
     drop_calls(&qmp->refused, data);
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 static void
 on_negotiated(json_t *result, const GError *error, void *data)
@@ -572,7 +572,7 @@ on_readable(gint fd, GIOCondition condition, void *data)
     return open ? G_SOURCE_CONTINUE : G_SOURCE_REMOVE;
 }
 
-/* --- the rest -------------------------------------------------------------------------------- */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 GwQmp *
 gw_qmp_open(const char *path, const GwQmpHandlers *handlers, void *data, GError **error)

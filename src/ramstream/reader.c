@@ -38,7 +38,7 @@ gw_stream_take_name(GwCursor *cursor, char out[GW_STREAM_MAX_NAME_BYTES + 1])
     }
 }
 
-/* --- head of the stream ------------------------------------------------------------------- */
+/* --- head of the stream ----------------------------------------------------------------------- */
 
 static GwStreamStep
 step_file_header(GwStreamReader *reader, GwCursor *cursor, GwRamItem *item)
@@ -148,7 +148,7 @@ step_capability(GwStreamReader *reader, GwCursor *cursor, GwRamItem *item)
     return GW_STEP_BYTES;
 }
 
-/* --- sections ----------------------------------------------------------------------------- */
+/* --- sections --------------------------------------------------------------------------------- */
 
 static void
 open_section(GwStreamReader *reader, int64_t id)
@@ -330,7 +330,7 @@ step_ended(GwStreamReader *reader, GwCursor *cursor, GwRamItem *item)
     return gw_stream_stuck(reader, "the end mark has passed");
 }
 
-/* --- section "dirty-bitmap" --------------------------------------------------------------- */
+/* --- section "dirty-bitmap" ------------------------------------------------------------------- */
 
 static GwStreamStep
 step_bitmap_bits(GwStreamReader *reader, GwCursor *cursor, bool zeroes)
@@ -379,7 +379,7 @@ step_bitmap(GwStreamReader *reader, GwCursor *cursor, GwRamItem *item)
     return step;
 }
 
-/* --- all together ------------------------------------------------------------------------- */
+/* --- all together ----------------------------------------------------------------------------- */
 
 void
 gw_stream_reader_init(GwStreamReader *reader)

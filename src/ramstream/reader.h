@@ -60,7 +60,7 @@ void gw_stream_reader_clear(GwStreamReader *reader);
 /* Reads the unit at @cursor, which has at least one byte. */
 GwStreamStep gw_stream_step(GwStreamReader *reader, GwCursor *cursor, GwRamItem *item);
 
-/* --- between reader.c and reader_ram.c ------------------------------------------------------ */
+/* --- between reader.c and reader_ram.c -------------------------------------------------------- */
 
 /* GW_STEP_STUCK, with @why (static text) noted. */
 GwStreamStep gw_stream_stuck(GwStreamReader *reader, const char *why);

@@ -53,7 +53,7 @@ static const char *const migrations[] = {
     "PRAGMA application_id = 0x47647774;",
 };
 
-/* --- errors ------------------------------------------------------------------------------- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 static void
 set_damaged(const GwSqliteFile *file, const char *what, const char *why, GError **error)
@@ -143,7 +143,7 @@ query_int(GwSqliteFile *file, const char *sql, const char *what, int64_t *out, G
     return true;
 }
 
-/* --- the file ----------------------------------------------------------------------------- */
+/* --- the file --------------------------------------------------------------------------------- */
 
 static bool
 sync_folder_of(const char *path, GError **error)
@@ -197,7 +197,7 @@ create_private(const char *path, GError **error)
            make_private(path, "-shm", error);
 }
 
-/* --- the schema --------------------------------------------------------------------------- */
+/* --- the schema ------------------------------------------------------------------------------- */
 
 /* Refuses what is not ours, or newer than we are; reads only. */
 static bool
@@ -262,7 +262,7 @@ check_integrity(GwSqliteFile *file, GError **error)
     return true;
 }
 
-/* --- open and close ----------------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 static bool
 use_wal(GwSqliteFile *file, GError **error)

@@ -32,7 +32,7 @@ struct GwStoreWatch {
     unsigned references;
 };
 
-/* --- entries and transactions ------------------------------------------------------------- */
+/* --- entries and transactions ----------------------------------------------------------------- */
 
 void
 gw_store_entry_free(GwStoreEntry *entry)
@@ -228,7 +228,7 @@ gw_store_txn_delete(GwStoreTxn *txn, const char *key)
     }
 }
 
-/* --- life --------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 GwStore *
 gw_store_new(const GwStoreBackend *backend, void *self)
@@ -289,7 +289,7 @@ gw_store_forget(GwStore *store, void *data)
     }
 }
 
-/* --- requests ----------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static void
 request_free(GwStoreRequest *request)
@@ -411,7 +411,7 @@ finish(GwStore *store, GwStoreRequest *request)
     request_free(request);
 }
 
-/* --- watches ------------------------------------------------------------------------------ */
+/* --- watches ---------------------------------------------------------------------------------- */
 
 static void
 watch_unref(void *data)

@@ -55,7 +55,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwStoreEntry, gw_store_entry_free)
 
 #define GW_STORE_MAX_TTL_MS (INT64_C(365) * 24 * 3600 * 1000)
 
-/* --- transactions ------------------------------------------------------------------------- */
+/* --- transactions ----------------------------------------------------------------------------- */
 
 /*
  * Compares, then operations: all compares hold → all operations happen, at one revision. Each key
@@ -93,7 +93,7 @@ typedef void (*GwStoreTxnFn)(const GwStoreTxnResult *result, const GError *error
 /* @txn: transfer full. @callback may be NULL when nobody waits (an error is then logged). */
 void gw_store_commit(GwStore *store, GwStoreTxn *txn, GwStoreTxnFn callback, void *data);
 
-/* --- reading ------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* @entries: GPtrArray of GwStoreEntry sorted by key, borrowed; NULL when @error is set. */
 typedef void (*GwStoreRangeFn)(const GPtrArray *entries, int64_t revision, const GError *error,
@@ -103,7 +103,7 @@ typedef void (*GwStoreRangeFn)(const GPtrArray *entries, int64_t revision, const
 void gw_store_range(GwStore *store, const char *prefix, unsigned limit, GwStoreRangeFn callback,
                     void *data);
 
-/* --- watches ------------------------------------------------------------------------------ */
+/* --- watches ---------------------------------------------------------------------------------- */
 
 typedef struct GwStoreWatch GwStoreWatch;
 
@@ -124,7 +124,7 @@ GwStoreWatch *gw_store_watch(GwStore *store, const char *prefix, GwStoreWatchFn 
 void gw_store_watch_stop(GwStoreWatch *watch);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwStoreWatch, gw_store_watch_stop)
 
-/* --- leases ------------------------------------------------------------------------------- */
+/* --- leases ----------------------------------------------------------------------------------- */
 
 /*
  * A lease ends @ttl_ms (1 to GW_STORE_MAX_TTL_MS) after its grant or last keepalive, or on revoke:
@@ -143,7 +143,7 @@ void gw_store_lease_keepalive(GwStore *store, int64_t lease, GwStoreLeaseFn call
 /* Deletes the lease and its keys. */
 void gw_store_lease_revoke(GwStore *store, int64_t lease, GwStoreLeaseFn callback, void *data);
 
-/* --- life --------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 /*
  * Drops every callback that was given this @data: no call after this returns. The requests are

@@ -96,7 +96,7 @@ typedef struct SqliteStore {
     bool expiry_failing;
 } SqliteStore;
 
-/* --- statements --------------------------------------------------------------------------- */
+/* --- statements ------------------------------------------------------------------------------- */
 
 /* A statement in use; free for the next use at the end of the scope. */
 typedef sqlite3_stmt Statement;
@@ -162,7 +162,7 @@ run_with_id(SqliteStore *self, StatementId id, int64_t value, GError **error)
     return run(self, statement, "write leases", error);
 }
 
-/* --- entries ------------------------------------------------------------------------------ */
+/* --- entries ---------------------------------------------------------------------------------- */
 
 static char *
 column_key(Statement *row)
@@ -232,7 +232,7 @@ entries_new(void)
     return g_ptr_array_new_with_free_func((GDestroyNotify)gw_store_entry_free);
 }
 
-/* --- transactions ------------------------------------------------------------------------- */
+/* --- transactions ----------------------------------------------------------------------------- */
 
 /*
  * A commit that failed half-way (full disk, failed fsync) may have left all its frames in the log,
@@ -403,7 +403,7 @@ carry_out_commit(SqliteStore *self, GwStoreRequest *request, GPtrArray *changes)
     return true;
 }
 
-/* --- ranges ------------------------------------------------------------------------------- */
+/* --- ranges ----------------------------------------------------------------------------------- */
 
 static bool
 carry_out_range(SqliteStore *self, GwStoreRequest *request)
@@ -434,7 +434,7 @@ carry_out_range(SqliteStore *self, GwStoreRequest *request)
     return true;
 }
 
-/* --- leases ------------------------------------------------------------------------------- */
+/* --- leases ----------------------------------------------------------------------------------- */
 
 static void
 remember_lease(SqliteStore *self, int64_t id, int64_t ttl_ms)
@@ -515,7 +515,7 @@ carry_out_revoke(SqliteStore *self, GwStoreRequest *request, GPtrArray *changes)
     return true;
 }
 
-/* --- the worker --------------------------------------------------------------------------- */
+/* --- the worker ------------------------------------------------------------------------------- */
 
 /* Sends an answer to the main context; transfer full. */
 static void
@@ -640,7 +640,7 @@ worker_main(void *data)
     }
 }
 
-/* --- the main context's side -------------------------------------------------------------- */
+/* --- the main context's side ------------------------------------------------------------------ */
 
 typedef struct AnswerSource {
     GSource source;
@@ -712,7 +712,7 @@ sqlite_free(void *data)
 
 static const GwStoreBackend sqlite_backend = {.submit = sqlite_submit, .free = sqlite_free};
 
-/* --- open --------------------------------------------------------------------------------- */
+/* --- open ------------------------------------------------------------------------------------- */
 
 static bool
 load_revision(SqliteStore *self, GError **error)

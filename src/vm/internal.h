@@ -91,7 +91,7 @@ struct GwVms {
     struct GwLoad *load; /* NULL once loaded */
 };
 
-/* --- vm.c --- */
+/* --- vm.c ------------------------------------------------------------------------------------- */
 
 GwVm *gw_vm_new(GwVms *vms, GwDefinition *definition) GW_MUST_USE;
 void gw_vm_free(GwVm *vm);
@@ -105,7 +105,7 @@ char *gw_vm_record_key(const GwVm *vm, const char *what) GW_MUST_USE;
 /* {.vm = name} for the log. */
 #define GW_VM_LOG(vm) (&(GwLogFields){.vm = (vm)->name})
 
-/* --- vms.c --- */
+/* --- vms.c ------------------------------------------------------------------------------------ */
 
 /* Called from the main loop, never from inside; @error: transfer full, NULL for success. */
 void gw_vms_report(GwVms *vms, GwWaiter waiter, GwVm *vm, GError *error);
@@ -122,7 +122,7 @@ bool gw_vms_is_defining(GwVms *vms, const char *name);
 /* Takes the VM out and frees it. */
 void gw_vms_remove(GwVm *vm);
 
-/* --- vm_start.c --- */
+/* --- vm_start.c ------------------------------------------------------------------------------- */
 
 /*
  * Takes the VM's lock, writes the run record and goes on from there to GW_PHASE_UP; the outcome
@@ -137,7 +137,7 @@ void gw_vm_start_ready(GwVm *vm);
 /* Undoes a start, with @error (transfer full) for who waits. */
 void gw_vm_abort_start(GwVm *vm, GError *error);
 
-/* --- vm_run.c --- */
+/* --- vm_run.c --------------------------------------------------------------------------------- */
 
 /* Watches run->process and opens the monitor. If the process has ended, gw_vm_gone() follows now.
  */
@@ -156,14 +156,14 @@ void gw_vm_save_run(GwVm *vm);
  */
 void gw_vm_gone(GwVm *vm, GError *start_error);
 
-/* --- vms_load.c --- */
+/* --- vms_load.c ------------------------------------------------------------------------------- */
 
 void gw_vms_load(GwVms *vms, GwWaiter loaded);
 void gw_vms_load_free(GwVms *vms);
 /* The first answer (or failure) of a QEMU that was found again. */
 void gw_vm_adopted(GwVm *vm);
 
-/* --- vms_move.c --- */
+/* --- vms_move.c ------------------------------------------------------------------------------- */
 
 /* Goes on with gw_vms_discard() once QEMU is gone. */
 void gw_vm_finish_discard(GwVm *vm);

@@ -39,7 +39,7 @@ typedef enum GwVmState {
 
 const char *gw_vm_state_name(GwVmState state);
 
-/* --- one VM; borrowed from GwVms, valid until removed ---------------------------------------- */
+/* --- one VM; borrowed from GwVms, valid until removed ----------------------------------------- */
 
 const char *gw_vm_name(const GwVm *vm);
 const GwDefinition *gw_vm_definition(const GwVm *vm);
@@ -83,7 +83,7 @@ typedef void (*GwVmEventFn)(GwVm *vm, const char *event, json_t *arguments, void
 void gw_vm_observe(GwVm *vm, GwVmEventFn callback, void *data);
 void gw_vm_unobserve(GwVm *vm, void *data);
 
-/* --- all VMs --------------------------------------------------------------------------------- */
+/* --- all VMs ---------------------------------------------------------------------------------- */
 
 typedef struct GwVmsOptions {
     GwStore *store;
@@ -124,8 +124,7 @@ void gw_vms_start(GwVms *vms, GwVm *vm, GwVmsDoneFn callback, void *data);
 void gw_vms_stop(GwVms *vms, GwVm *vm, bool force, int64_t timeout_ms, GwVmsDoneFn callback,
                  void *data);
 
-/* --- for moves ---------------------------------------------------------------------------------
- */
+/* --- for moves -------------------------------------------------------------------------------- */
 
 /*
  * Target: makes a VM in state INCOMING from the source's definition text and run info (machine,

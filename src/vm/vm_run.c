@@ -24,8 +24,7 @@ typedef struct GwRefresh {
     GwWaiter waiter;
 } GwRefresh;
 
-/* --- records ------------------------------------------------------------------------------------
- */
+/* --- records ---------------------------------------------------------------------------------- */
 
 void
 gw_vm_set_run(GwVm *vm, GwRun *run)
@@ -60,8 +59,7 @@ drop_run(GwVm *vm)
     gw_vm_set_run(vm, NULL);
 }
 
-/* --- the guest's state ---------------------------------------------------------------------------
- */
+/* --- the guest's state ------------------------------------------------------------------------ */
 
 static void
 set_guest_running(GwVm *vm, bool running)
@@ -116,8 +114,7 @@ gw_vms_refresh(GwVms *vms, GwVm *vm, GwVmsDoneFn callback, void *data)
     gw_qmp_call(qmp, "query-status", NULL, on_refreshed, refresh);
 }
 
-/* --- the monitor ---------------------------------------------------------------------------------
- */
+/* --- the monitor ------------------------------------------------------------------------------ */
 
 /*
  * After a reconnect. "prelaunch" is a start that the daemon did not live to finish: its owner
@@ -214,8 +211,7 @@ open_monitor(GwVm *vm, GError **error)
     return vm->qmp != NULL;
 }
 
-/* --- those who wait for the end ------------------------------------------------------------------
- */
+/* --- those who wait for the end --------------------------------------------------------------- */
 
 static void
 stop_wait_free(GwStopWait *wait)
@@ -234,8 +230,7 @@ stop_wait_done(GwStopWait *wait, GError *error)
     stop_wait_free(wait);
 }
 
-/* --- the process ---------------------------------------------------------------------------------
- */
+/* --- the process ------------------------------------------------------------------------------ */
 
 static void
 clear_run_dir(GwVm *vm)
@@ -376,8 +371,7 @@ gw_vm_gone(GwVm *vm, GError *start_error)
     }
 }
 
-/* --- stopping ------------------------------------------------------------------------------------
- */
+/* --- stopping --------------------------------------------------------------------------------- */
 
 void
 gw_vm_free_waits(GwVm *vm)

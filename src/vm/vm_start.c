@@ -65,8 +65,7 @@ hand(Handed *handed, GwFd fd)
     return handed->fds_as[handed->n++];
 }
 
-/* --- what this run will be ---------------------------------------------------------------------
- */
+/* --- what this run will be -------------------------------------------------------------------- */
 
 static const char *
 choose_accel(const GwVm *vm, GError **error)
@@ -157,8 +156,7 @@ plan_run(const GwVm *vm, const json_t *info, GError **error)
     return g_steal_pointer(&run);
 }
 
-/* --- the lock ----------------------------------------------------------------------------------
- */
+/* --- the lock --------------------------------------------------------------------------------- */
 
 /* @path: transfer full. */
 static bool
@@ -195,15 +193,22 @@ gw_vm_take_lock(const GwVm *vm, GError **error)
     return GW_FD_NONE;
 }
 
-/* --- QEMU ---------------------------------------------------------------------------------------
- */
+/* --- QEMU ------------------------------------------------------------------------------------- */
 
 static int
 hand_listener(const GwVm *vm, Handed *handed, const char *file, GError **error)
 {
     g_autofree char *path = gw_vm_socket_path(vm, file);
+    g_auto(GwFd) fd = gw_unix_listen(path, LISTEN_MODE, error);
 
-    return hand(handed, gw_unix_listen(path, LISTEN_MODE, error));
+    /*
+     * Two threads of a QEMU that is starting may both accept the first client (10.0.2): one of
+     * them would wait for ever, and QEMU with it.
+     */
+    if (fd < 0 || !gw_fd_set_nonblocking(fd, true, error)) {
+        return -1;
+    }
+    return hand(handed, g_steal_fd(&fd));
 }
 
 static bool
@@ -389,8 +394,7 @@ gw_vm_launch(GwVm *vm, const json_t *info, GError **error)
     return true;
 }
 
-/* --- the guest ----------------------------------------------------------------------------------
- */
+/* --- the guest -------------------------------------------------------------------------------- */
 
 static void
 started(GwVm *vm)

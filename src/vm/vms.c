@@ -28,8 +28,7 @@ typedef struct GwCommit {
     GwVmCommittedFn committed;
 } GwCommit;
 
-/* --- reports -----------------------------------------------------------------------------------
- */
+/* --- reports ---------------------------------------------------------------------------------- */
 
 static void
 report_free(void *data)
@@ -82,8 +81,7 @@ gw_vm_report(GwVm *vm, GwWaiter *waiter, GError *error)
     gw_vms_report(vm->vms, once, vm, error);
 }
 
-/* --- commits -----------------------------------------------------------------------------------
- */
+/* --- commits ---------------------------------------------------------------------------------- */
 
 static void
 on_committed(const GwStoreTxnResult *result, const GError *error, void *data)
@@ -111,8 +109,7 @@ gw_vm_commit(GwVm *vm, GwStoreTxn *txn, GwVmCommittedFn committed)
     gw_store_commit(vm->vms->store, txn, on_committed, commit);
 }
 
-/* --- the registry ------------------------------------------------------------------------------
- */
+/* --- the registry ----------------------------------------------------------------------------- */
 
 static gboolean
 trim_logs(void *data)
@@ -239,8 +236,7 @@ gw_vms_remove(GwVm *vm)
     }
 }
 
-/* --- define and undefine -----------------------------------------------------------------------
- */
+/* --- define and undefine ---------------------------------------------------------------------- */
 
 bool
 gw_vms_is_defining(GwVms *vms, const char *name)

@@ -44,8 +44,7 @@ typedef struct GwLoad {
     bool records_read;
 } GwLoad;
 
-/* --- processes -----------------------------------------------------------------------------------
- */
+/* --- processes -------------------------------------------------------------------------------- */
 
 static bool
 process_has_token(pid_t pid, const char *token)
@@ -109,8 +108,7 @@ search_process(GwVm *vm)
     return SEARCH_UNSURE;
 }
 
-/* --- the end of loading --------------------------------------------------------------------------
- */
+/* --- the end of loading ----------------------------------------------------------------------- */
 
 static void
 load_free(GwLoad *load)
@@ -158,8 +156,7 @@ on_limit(void *data)
     return G_SOURCE_REMOVE;
 }
 
-/* --- one VM --------------------------------------------------------------------------------------
- */
+/* --- one VM ----------------------------------------------------------------------------------- */
 
 static void
 adopt(GwLoad *load, GwVm *vm)
@@ -260,8 +257,7 @@ find_qemu(GwLoad *load, GwVm *vm)
     }
 }
 
-/* --- records -------------------------------------------------------------------------------------
- */
+/* --- records ---------------------------------------------------------------------------------- */
 
 static GwDefinition *
 parse_definition(const char *name, const void *text, size_t len, GError **error)

@@ -13,8 +13,7 @@
 #include <glib/gstdio.h>
 #include <signal.h>
 
-/* --- incoming ------------------------------------------------------------------------------------
- */
+/* --- incoming --------------------------------------------------------------------------------- */
 
 /* NULL with an error if the name is taken by anything but an outdated copy. */
 static bool
@@ -110,8 +109,7 @@ gw_vms_take_over(GwVms *vms, GwVm *vm, int64_t generation)
     gw_vms_set_owner(vms, vm, vms->host_name, generation);
 }
 
-/* --- owners --------------------------------------------------------------------------------------
- */
+/* --- owners ----------------------------------------------------------------------------------- */
 
 void
 gw_vms_txn_set_owner(GwVms *vms, GwVm *vm, const char *host, int64_t generation, GwStoreTxn *txn)
@@ -130,8 +128,7 @@ gw_vms_set_owner(GwVms *vms, GwVm *vm, const char *host, int64_t generation)
     gw_vm_changed(vm);
 }
 
-/* --- discard -------------------------------------------------------------------------------------
- */
+/* --- discard ---------------------------------------------------------------------------------- */
 
 static void
 remove_file(const GwVm *vm, const char *file)

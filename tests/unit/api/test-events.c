@@ -222,8 +222,7 @@ test_too_many(Fixture *fixture, gconstpointer data)
     }
 }
 
-/* --- with the client ----------------------------------------------------------------------------
- */
+/* --- with the client -------------------------------------------------------------------------- */
 
 typedef struct Watch {
     const Fixture *fixture;

@@ -151,8 +151,7 @@ tear_down(Fixture *fixture, gconstpointer data)
     place_remove(&fixture->place);
 }
 
-/* --- one exchange in a thread ------------------------------------------------------------------
- */
+/* --- one exchange in a thread ----------------------------------------------------------------- */
 
 typedef struct Exchange {
     const Fixture *fixture;
@@ -184,7 +183,8 @@ assert_answer(const Fixture *fixture, const char *text, const char *status, cons
     g_autofree char *request = g_strdup_printf("%s", text);
     g_autofree char *answer = ask(fixture, request, NULL);
 
-    g_test_message("%s", answer);
+    g_autofree char *shown = g_strescape(answer, NULL);
+    g_test_message("%.300s", shown);
     g_assert_true(g_str_has_prefix(answer, status));
     g_assert_nonnull(strstr(answer, contains));
 }
@@ -289,8 +289,7 @@ test_header_limit(Fixture *fixture, gconstpointer data)
     assert_answer(fixture, "no http at all\r\n\r\n", "HTTP/1.", "");
 }
 
-/* --- later answers ------------------------------------------------------------------------------
- */
+/* --- later answers ---------------------------------------------------------------------------- */
 
 static gboolean
 answer_when_waiting(void *data)
@@ -410,8 +409,7 @@ test_stream_server_leaves(Fixture *fixture, gconstpointer data)
     gw_fd_close(fd);
 }
 
-/* --- the socket ---------------------------------------------------------------------------------
- */
+/* --- the socket ------------------------------------------------------------------------------- */
 
 static void
 test_socket(void)

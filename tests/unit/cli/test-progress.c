@@ -51,6 +51,19 @@ test_little_known(void)
     g_assert_cmpstr(some, ==, "w\\x1b: checked, 100 %");
 }
 
+/* Rates say nothing about a move that has ended. */
+static void
+test_ended(void)
+{
+    GwProgressView view = {0};
+    g_autoptr(json_t) move = move_at(100);
+
+    gw_json_set_bool(move, "final", true);
+    gw_json_set_str(move, "state", "settled");
+    g_autofree char *line = gw_progress_plain(&view, move);
+    g_assert_cmpstr(line, ==, "web1: settled, 100 %");
+}
+
 static void
 test_never_backwards(void)
 {
@@ -88,6 +101,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/progress/golden", test_golden);
     g_test_add_func("/progress/little-known", test_little_known);
+    g_test_add_func("/progress/ended", test_ended);
     g_test_add_func("/progress/never-backwards", test_never_backwards);
     g_test_add_func("/progress/fits-every-width", test_fits_every_width);
     return g_test_run();

@@ -73,7 +73,7 @@ load(Fixture *fixture, const char *text)
     return config;
 }
 
-/* --- values ---------------------------------------------------------------------------------- */
+/* --- values ----------------------------------------------------------------------------------- */
 
 static void
 test_defaults(Fixture *fixture, const void *data)
@@ -145,7 +145,7 @@ test_host_name_of_the_machine(Fixture *fixture, const void *data)
     }
 }
 
-/* --- files ----------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 static void
 test_parts_in_order(Fixture *fixture, const void *data)
@@ -175,7 +175,7 @@ test_absent(Fixture *fixture, const void *data)
     g_assert_cmpint(config->peer_port, ==, 1000);
 }
 
-/* --- mistakes -------------------------------------------------------------------------------- */
+/* --- mistakes --------------------------------------------------------------------------------- */
 
 static void
 test_bad_values(Fixture *fixture, const void *data)
@@ -260,7 +260,7 @@ test_too_large(Fixture *fixture, const void *data)
     g_assert_nonnull(strstr(error->message, "larger"));
 }
 
-/* --- changes --------------------------------------------------------------------------------- */
+/* --- changes ---------------------------------------------------------------------------------- */
 
 static void
 note_change(const char *group, const char *key, bool reloads, void *data)
@@ -283,7 +283,7 @@ test_diff(Fixture *fixture, const void *data)
     g_assert_cmpstr(changes->str, ==, "peer.port migration.direct-ports log.level+ ");
 }
 
-/* --- documents ------------------------------------------------------------------------------- */
+/* --- documents -------------------------------------------------------------------------------- */
 
 static char *
 source_file(const char *name)

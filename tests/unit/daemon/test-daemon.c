@@ -200,7 +200,7 @@ status_value(Fixture *fixture, const char *name)
     return g_ascii_strtoull(at + strlen(label), NULL, 16);
 }
 
-/* --- tests ----------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
 static void
 test_start_and_stop(Fixture *fixture, const void *data)

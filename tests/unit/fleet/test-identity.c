@@ -163,7 +163,7 @@ assert_loads(const char *dir, const char *name)
     g_assert_cmpstr(gw_lane_credentials_name(credentials), ==, name);
 }
 
-/* --- the whole way --------------------------------------------------------------------------- */
+/* --- the whole way ---------------------------------------------------------------------------- */
 
 static void
 test_whole_way(Fixture *fixture, const void *data)
@@ -272,7 +272,7 @@ test_renewal_keeps_the_key(Fixture *fixture, const void *data)
     assert_state(fixture->ca, "ready", "alpha");
 }
 
-/* --- refusals -------------------------------------------------------------------------------- */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 static void
 test_init_twice(Fixture *fixture, const void *data)
@@ -492,7 +492,7 @@ test_no_change_of_fleet(Fixture *fixture, const void *data)
     assert_state(fixture->host, "ready", "beta");
 }
 
-/* --- crashes --------------------------------------------------------------------------------- */
+/* --- crashes ---------------------------------------------------------------------------------- */
 
 static void
 test_crash_in_init(Fixture *fixture, const void *data)

@@ -254,7 +254,7 @@ assert_unreachable(json_t *entry, const char *code, const char *part)
     g_assert_null(json_object_get(entry, "godwit_version"));
 }
 
-/* --- tests ----------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
 static void
 test_query(Fixture *fixture, const void *data)

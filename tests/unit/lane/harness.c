@@ -239,8 +239,7 @@ rig_establish(Rig *rig)
     g_assert_no_error(rig->client.closed);
 }
 
-/* --- stand-ins for QEMU --------------------------------------------------------------------------
- */
+/* --- stand-ins for QEMU ----------------------------------------------------------------------- */
 
 static void
 make_pair(int *own, int *lane_fd)

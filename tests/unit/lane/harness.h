@@ -58,8 +58,7 @@ void rig_establish(Rig *rig);
 void side_reset(Side *side);
 extern const GwLaneHandlers side_handlers;
 
-/* --- stand-ins for QEMU --------------------------------------------------------------------------
- */
+/* --- stand-ins for QEMU ----------------------------------------------------------------------- */
 
 /* Writes @bytes to one end of a socket pair in a thread; the other end is for the lane. */
 typedef struct Feeder {

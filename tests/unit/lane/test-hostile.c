@@ -106,8 +106,7 @@ hear_refusal(RawPeer *peer, Villain *villain)
     villain->refusal = raw_expect(peer, GW_FRAME_REFUSE);
 }
 
-/* --- stream frames made by hand ------------------------------------------------------------------
- */
+/* --- stream frames made by hand --------------------------------------------------------------- */
 
 static void
 send_block(RawPeer *peer, uint16_t index, const char *name)

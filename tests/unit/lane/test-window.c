@@ -198,8 +198,7 @@ test_rate_over_last_second(void)
     link_clear(&link);
 }
 
-/* --- the outbox around it -----------------------------------------------------------------------
- */
+/* --- the outbox around it --------------------------------------------------------------------- */
 
 static void
 push_frame(GwOutbox *outbox, GwFramePool *pool, GwFrameType type, uint32_t bytes)

@@ -493,8 +493,7 @@ test_forget(Fixture *f, const void *unused)
     wait_for_story(f, "result-2 ");
 }
 
-/* --- freeing from within each callback ---------------------------------------------------------
- */
+/* --- freeing from within each callback -------------------------------------------------------- */
 
 static void
 test_free_in_ready(Fixture *f, const void *unused)
@@ -576,8 +575,7 @@ test_no_socket(void)
     g_assert_nonnull(error);
 }
 
-/* --- a real QEMU -------------------------------------------------------------------------------
- */
+/* --- a real QEMU ------------------------------------------------------------------------------ */
 
 static void
 real_event(GwQmp *qmp, const char *name, json_t *arguments, void *data)

@@ -75,7 +75,7 @@ is_postcopy(const Recording *recording)
     return g_str_has_prefix(recording->path, "postcopy");
 }
 
-/* --- every page is seen --------------------------------------------------------------------- */
+/* --- every page is seen ----------------------------------------------------------------------- */
 
 typedef struct Coverage {
     GHashTable *seen[MAX_BLOCKS]; /* page numbers */
@@ -157,7 +157,7 @@ test_pages(const void *data)
     coverage_clear(&coverage);
 }
 
-/* --- pieces, cuts, damage -------------------------------------------------------------------- */
+/* --- pieces, cuts, damage --------------------------------------------------------------------- */
 
 static void
 test_pieces(const void *data)

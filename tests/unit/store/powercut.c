@@ -37,7 +37,7 @@ static int syncs_to_fail;
 static sqlite3_vfs *real_vfs;
 static sqlite3_vfs shim_vfs;
 
-/* --- the disk ----------------------------------------------------------------------------- */
+/* --- the disk --------------------------------------------------------------------------------- */
 
 static void
 change_free(void *data)
@@ -171,7 +171,7 @@ powercut_follow(const char *folder)
     g_mutex_unlock(&lock);
 }
 
-/* --- the VFS ------------------------------------------------------------------------------ */
+/* --- the VFS ---------------------------------------------------------------------------------- */
 
 static sqlite3_file *
 real_of(sqlite3_file *file)

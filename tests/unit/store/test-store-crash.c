@@ -22,7 +22,7 @@
 #define KILLS     100
 #define CUTS      60
 
-/* --- commits with numbers ----------------------------------------------------------------- */
+/* --- commits with numbers --------------------------------------------------------------------- */
 
 /* Its length and bytes follow from the number, so that a reader can check all of it. */
 static char *
@@ -74,7 +74,7 @@ check_whole(GwStore *store)
     return last;
 }
 
-/* --- SIGKILL ------------------------------------------------------------------------------ */
+/* --- SIGKILL ---------------------------------------------------------------------------------- */
 
 typedef struct Writer {
     GwStore *store;
@@ -225,7 +225,7 @@ test_kill(void)
     test_folder_free(folder);
 }
 
-/* --- power cuts --------------------------------------------------------------------------- */
+/* --- power cuts ------------------------------------------------------------------------------- */
 
 static void
 count_report(const GwStoreTxnResult *result, const GError *error, void *data)
@@ -274,7 +274,7 @@ test_power_cut(void)
     test_folder_free(folder);
 }
 
-/* --- syncs that fail ---------------------------------------------------------------------- */
+/* --- syncs that fail -------------------------------------------------------------------------- */
 
 static void
 expect_failure(GwStore *store, int64_t number)

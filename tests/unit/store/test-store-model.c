@@ -54,7 +54,7 @@ expectation_free(void *data)
     g_free(expectation);
 }
 
-/* --- the model ---------------------------------------------------------------------------- */
+/* --- the model -------------------------------------------------------------------------------- */
 
 static void
 model_put(Model *model, int key, const char *value, int64_t lease)
@@ -120,7 +120,7 @@ models_equal(const Model *left, const Model *right, bool revision_too)
     return !revision_too || left->revision == right->revision;
 }
 
-/* --- requests ----------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static Expectation *
 expect(World *world)
@@ -185,7 +185,7 @@ revoke_slot(World *world, int slot)
     gw_store_lease_revoke(world->store, lease, NULL, NULL);
 }
 
-/* --- checks ------------------------------------------------------------------------------- */
+/* --- checks ----------------------------------------------------------------------------------- */
 
 static Model
 model_of(const GPtrArray *entries, int64_t revision)

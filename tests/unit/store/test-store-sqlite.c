@@ -59,7 +59,7 @@ check_text(const GwStoreEntry *entry, const char *text)
     g_assert_cmpmem(data, (int)len, text, (int)strlen(text));
 }
 
-/* --- entries ------------------------------------------------------------------------------ */
+/* --- entries ---------------------------------------------------------------------------------- */
 
 static void
 test_revisions(Fixture *fixture, const void *unused)
@@ -164,7 +164,7 @@ test_values(Fixture *fixture, const void *unused)
     g_assert_true(g_bytes_equal(entry_at(range.entries, 2)->value, nul));
 }
 
-/* --- ranges ------------------------------------------------------------------------------- */
+/* --- ranges ----------------------------------------------------------------------------------- */
 
 static void
 check_range(GwStore *store, const char *prefix, unsigned limit, const char *expected)
@@ -247,7 +247,7 @@ test_range_property(Fixture *fixture, const void *unused)
     }
 }
 
-/* --- order, watches ----------------------------------------------------------------------- */
+/* --- order, watches --------------------------------------------------------------------------- */
 
 static void
 append_revision(const GwStoreTxnResult *result, const GError *error, void *data)
@@ -314,7 +314,7 @@ test_watch(Fixture *fixture, const void *unused)
     g_assert_cmpuint(told->len, ==, 2);
 }
 
-/* --- leases ------------------------------------------------------------------------------- */
+/* --- leases ----------------------------------------------------------------------------------- */
 
 static void
 put_with_lease(GwStore *store, const char *key, int64_t lease, GQuark domain, int code)
@@ -448,7 +448,7 @@ test_lease_survives_restart(Fixture *fixture, const void *unused)
     g_assert_cmpint(next.lease, >, revoked.lease);
 }
 
-/* --- restarts and the file ---------------------------------------------------------------- */
+/* --- restarts and the file -------------------------------------------------------------------- */
 
 static void
 test_restart(Fixture *fixture, const void *unused)
@@ -530,7 +530,7 @@ test_modes(Fixture *fixture, const void *unused)
     g_assert_cmphex(mode_of(fixture->path, ""), ==, 0600);
 }
 
-/* --- refusals ----------------------------------------------------------------------------- */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 static void
 check_refused(const Fixture *fixture, int code, const char *word)
@@ -668,7 +668,7 @@ test_cut_file(Fixture *fixture, const void *unused)
     check_refused(fixture, GW_ERROR_IO, "damaged");
 }
 
-/* --- full disk ---------------------------------------------------------------------------- */
+/* --- full disk -------------------------------------------------------------------------------- */
 
 static Outcome
 put_filler(GwStore *store, const char *key, const char *other)

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-/* --- a backend by hand -------------------------------------------------------------------- */
+/* --- a backend by hand ------------------------------------------------------------------------ */
 
 typedef struct Fake {
     GwStore *store;
@@ -78,7 +78,7 @@ change_of(const char *first, const char *second)
     return changes;
 }
 
-/* --- limits ------------------------------------------------------------------------------- */
+/* --- limits ----------------------------------------------------------------------------------- */
 
 /* Commits @txn and expects it to be refused with @code, whatever the backend would do. */
 static void
@@ -182,7 +182,7 @@ test_ttl_limits(void)
     gw_store_free(fake.store);
 }
 
-/* --- callbacks ---------------------------------------------------------------------------- */
+/* --- callbacks -------------------------------------------------------------------------------- */
 
 static void
 test_answers(void)
@@ -305,7 +305,7 @@ test_free_inside_watch(void)
     g_assert_false(outcome.done);
 }
 
-/* --- watches ------------------------------------------------------------------------------ */
+/* --- watches ---------------------------------------------------------------------------------- */
 
 static void
 test_watch_prefixes(void)
