@@ -1,0 +1,12 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Godwit's moves measured, also beside QEMU's own.   usage: [BENCH="WORD..."] tools/bench.sh [WORD...]
+# Words and options are those of tests/bench/bench.py: quick, full, endurance, outage, compare.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "bench: network namespaces need root" >&2; exit 1; }
+tools/setup.sh all
+tools/build.sh plain
+tests/guest/mkguest.sh
+# shellcheck disable=SC2086 # BENCH holds words
+PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 tests/bench/bench.py ${BENCH:-} "$@"
