@@ -80,7 +80,9 @@ expect_caught(Villainy act, GwErrorCode code, const char *words)
     WAIT_FOR(villain.rig.accepted.lane);
     drain_init(&drain);
     drain_start(&drain);
-    g_assert_true(gw_lane_start_stream(villain.rig.accepted.lane, drain.lane_fd, NULL));
+    /* Who misbehaved at once may have been thrown out already. */
+    bool started = gw_lane_start_stream(villain.rig.accepted.lane, drain.lane_fd, NULL);
+    g_assert_true(started || villain.rig.accepted.closed);
     WAIT_FOR(villain.rig.accepted.closed);
     g_test_message("%s", villain.rig.accepted.closed->message);
     g_assert_error(villain.rig.accepted.closed, GW_ERROR, (int)code);

@@ -306,8 +306,8 @@ test_order_after_stream(void)
     Move move;
 
     move_init(&move, &small);
+    send_text(move.rig.client.lane, "before");
     move_start_source(&move);
-    send_text(move.rig.client.lane, "during");
     WAIT_FOR(move.rig.client.ended);
     send_text(move.rig.client.lane, "after");
     send_text(move.rig.client.lane, "later");
@@ -633,7 +633,7 @@ test_free_within_handlers(void)
     rig_init(&rig, TIMEOUT_MS);
     rig_connect(&rig, "ca", "beta", NULL);
     rig.client.free_on_event = true; /* in ready() */
-    WAIT_FOR(!rig.client.lane);
+    WAIT_FOR(!rig.client.lane && rig.accepted.closed);
 
     rig_establish(&rig);
     rig.accepted.free_on_event = true; /* in message(), with more of them waiting */
