@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The work is done by meson and the scripts in tools/; logs and results go to build/.
+PREFIX ?= /usr/local
 .PHONY: all demo test bench fuzz asan tidy install clean help
 
 all: ## build into build/plain (packages that are missing are installed if you are root)
@@ -24,7 +25,8 @@ tidy: ## clang-format and clang-tidy over the sources
 	@tools/tidy.sh
 
 install: all ## into PREFIX (/usr/local), below DESTDIR if that is set
-	@meson install -C build/plain --no-rebuild --quiet
+	@meson configure build/plain -Dprefix=$(PREFIX)
+	@meson install -C build/plain --quiet
 
 clean: ## remove everything that was made here
 	@rm -rf build

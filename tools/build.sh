@@ -14,7 +14,7 @@ kind=${1:-plain}
 shift || true
 case $kind in tsan | fuzz) options=(-Dwerror=true) ;; *) options=(-Dwerror=false) ;; esac
 case $kind in
-plain) options+=(-Dprefix="${PREFIX:-/usr/local}") ;;
+plain) ;;
 asan) options+=(-Db_sanitize=address,undefined -Db_lundef=false -Dfaults=true) ;;
 tsan) options+=(-Db_sanitize=thread -Db_lundef=false) ;;
 fuzz)

@@ -8,19 +8,22 @@
 #include <string.h>
 
 static const GwMoveStateInfo states[GW_MOVE_N_STATES] = {
-    [GW_MOVE_PLANNED] = {"planned", .initial = true, .durable_first = true, .timeout_ms = 30000},
+    /* Longer than the checks may take (migrate/check.h), which say what did not answer. */
+    [GW_MOVE_PLANNED] = {"planned", .initial = true, .durable_first = true, .timeout_ms = 40000},
     [GW_MOVE_CHECKED] = {"checked", .durable_first = true, .timeout_ms = 60000},
     [GW_MOVE_PREPARED] = {"prepared", .durable_first = true, .timeout_ms = 30000},
     [GW_MOVE_PRECOPY] = {"precopy", .timeout_ms = 3600000},
     [GW_MOVE_SWITCHOVER] = {"switchover", .timeout_ms = 30000},
     /* Asks again every timeout: the answer, not the time, ends this state. */
     [GW_MOVE_HANDED_OVER] = {"handed-over", .durable_first = true, .timeout_ms = 5000},
-    [GW_MOVE_SETTLED] = {"settled", .final = true, .outcome = "completed"},
+    [GW_MOVE_SETTLED] = {"settled", .final = true, .outcome = "completed", .durable_first = true},
     /* Tries again every timeout: only a running guest or a dead QEMU ends these states. */
     [GW_MOVE_ROLLING_BACK] = {"rolling-back", .timeout_ms = 10000},
-    [GW_MOVE_ROLLED_BACK] = {"rolled-back", .final = true, .outcome = "rolled-back"},
+    [GW_MOVE_ROLLED_BACK] = {"rolled-back", .final = true, .outcome = "rolled-back",
+                             .durable_first = true},
     [GW_MOVE_CANCELLING] = {"cancelling", .timeout_ms = 10000},
-    [GW_MOVE_CANCELLED] = {"cancelled", .final = true, .outcome = "cancelled"},
+    [GW_MOVE_CANCELLED] = {"cancelled", .final = true, .outcome = "cancelled",
+                           .durable_first = true},
     [GW_MOVE_PREPARING] = {"preparing", .target = true, .initial = true, .durable_first = true,
                            .timeout_ms = 60000},
     [GW_MOVE_INCOMING] = {"incoming", .target = true,
@@ -181,7 +184,8 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_PEER_RUNNING] = GO(SETTLED),
             [GW_MOVE_EVENT_PEER_REFUSED] = GO(ROLLING_BACK),
             [GW_MOVE_EVENT_PEER_LOST] = GO(GUEST_LOST),
-            [GW_MOVE_EVENT_PEER_FAILED] = AGAIN,
+            /* Not at once: a target that answers so to every question would keep us busy. */
+            [GW_MOVE_EVENT_PEER_FAILED] = NO,
             [GW_MOVE_EVENT_LINK_LOST] = AGAIN,
             [GW_MOVE_EVENT_TIMEOUT] = AGAIN,
             [GW_MOVE_EVENT_RESTARTED] = AGAIN,

@@ -96,7 +96,8 @@ typedef struct GwMoveStateInfo {
     const char *outcome; /* of a final state: completed, rolled-back, … */
     /*
      * The state's work waits until its record is durable, because the other host or a recovery
-     * relies on it. Where false, recovery from the earlier record does the same, and waiting would
+     * relies on it: a source's move that has ended is never taken up again, as its VM may be in a
+     * later one. Where false, recovery from the earlier record does the same, and waiting would
      * only lengthen the downtime or block a roll-back on a full disk.
      */
     bool durable_first;

@@ -11,6 +11,9 @@
 #include <stdarg.h>
 #include <string.h>
 
+#define MAX_ROWS      200
+#define MAX_ROW_BYTES 1000
+
 struct GwCheckRun {
     GwMoves *moves;
     json_t *request;
@@ -134,21 +137,43 @@ on_ready(GwLane *lane, void *data)
     }
 }
 
+/* Row by row, as they come from another host and go into the move's record. */
+static bool
+take_rows(GwCheckRun *run, const json_t *rows)
+{
+    size_t i;
+    json_t *row;
+
+    if (json_array_size(rows) == 0 || json_array_size(rows) > MAX_ROWS) {
+        return false;
+    }
+    json_array_foreach(rows, i, row)
+    {
+        const char *status = gw_json_str(row, "status", "");
+        bool known = strcmp(status, "ok") == 0 || strcmp(status, "warning") == 0;
+        g_autofree char *id = g_strndup(gw_json_str(row, "id", "unknown"), 40);
+        g_autofree char *remedy = g_strndup(gw_json_str(row, "remedy", NULL), MAX_ROW_BYTES);
+        gw_check_add(run->checks, id, known ? status : "error", remedy, "%.*s", MAX_ROW_BYTES,
+                     gw_json_str(row, "message", "the target gave no text"));
+    }
+    return true;
+}
+
 static void
 on_message(GwLane *lane, json_t *message, void *data)
 {
     GwCheckRun *run = data;
-    json_t *checks = json_object_get(message, "checks");
     json_t *why = json_object_get(message, "error");
     g_autoptr(GError) error = why ? gw_json_to_error(why) : NULL;
 
+    if (run->answered) {
+        return;
+    }
     run->answered = true;
-    if (json_is_array(checks) && json_array_size(checks) > 0) {
-        json_array_extend(run->checks, checks);
-    } else {
+    if (!take_rows(run, json_object_get(message, "checks"))) {
         gw_check_add(run->checks, "protocol", "error",
                      "use the same version of Godwit on both hosts",
-                     "host '%s' did not answer the checks: %s", target_name(run),
+                     "host '%s' did not answer the checks: %.*s", target_name(run), MAX_ROW_BYTES,
                      error ? error->message : "its answer was not understood");
     }
     finish_soon(run);

@@ -27,6 +27,7 @@
 #define MAX_FILES           (GW_MAX_DISKS + 2)
 #define MAX_BOOT_FILE_BYTES (1024LL * 1024 * 1024)
 #define LOCK_BASE           (INT64_C(1) << 60)
+#define LOCK_LAST           (LOCK_BASE + (INT64_C(1) << 50))
 
 /* What the worker owns. */
 typedef struct ProbeTask {
@@ -115,16 +116,21 @@ hash_file(int fd, char **hex, json_t *file, const char *error_key)
 static int
 open_regular_or_device(json_t *file, struct stat *st, const char *error_key)
 {
-    const char *path = gw_json_str(file, "path", "");
-    /* Not blocking: a pipe with nobody at the other end must not hold the worker. */
-    g_auto(GwFd) fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    /* Looked at before it is opened: opening a pipe may block, opening a watchdog starts it. */
+    g_auto(GwFd) place = open(gw_json_str(file, "path", ""), O_PATH | O_CLOEXEC);
 
-    if (fd < 0 || fstat(fd, st) < 0) {
+    if (place < 0 || fstat(place, st) < 0) {
         set_error(file, error_key, "cannot be opened: %s", g_strerror(errno));
         return GW_FD_NONE;
     }
     if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
         set_error(file, error_key, "is neither a file nor a block device");
+        return GW_FD_NONE;
+    }
+    g_autofree char *same = g_strdup_printf("/proc/self/fd/%d", place);
+    g_auto(GwFd) fd = open(same, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        set_error(file, error_key, "cannot be opened: %s", g_strerror(errno));
         return GW_FD_NONE;
     }
     return g_steal_fd(&fd);
@@ -243,7 +249,7 @@ judge_disk(json_t *file)
         set_error(file, "verdict", "is a device on one host and a file on the other");
     } else if (S_ISBLK(st.st_mode)) {
         judge_device(file, &st);
-    } else if (offset < LOCK_BASE || !is_locked(fd, offset, &here) ||
+    } else if (offset < LOCK_BASE || offset > LOCK_LAST || !is_locked(fd, offset, &here) ||
                !is_locked(fd, offset + 1, &beside)) {
         set_error(file, "verdict",
                   "the file system has no locks, so it cannot be proven to be the "

@@ -88,11 +88,16 @@ write_key(GwMove *move, const char *folder, const char *key, GError **error)
 }
 
 bool
-gw_direct_add_credentials(GwMove *move, GwVm *vm, const char *key, const char *endpoint,
-                          GwQmpReplyFn reply, void *data, GError **error)
+gw_direct_add_credentials(GwMove *move, const char *key, const char *endpoint, GwQmpReplyFn reply,
+                          void *data, GError **error)
 {
     g_autofree char *folder = key_folder(move);
+    GwVm *vm = gw_move_vm(move);
 
+    if (!vm || !gw_vm_qmp(vm)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE, "VM '%s' has no QEMU any more", move->vm_name);
+        return false;
+    }
     if (!write_key(move, folder, key, error)) {
         gw_direct_remove_key(move);
         return false;

@@ -18,6 +18,9 @@
 #include "core/progress.h"
 #include "migrate/migrate.h"
 
+/* What it grows by in a move must fit. */
+#define GW_MOVE_MAX_GENERATION (INT64_MAX - 8)
+
 typedef struct GwMove GwMove;
 
 /* What a role does. All functions run in the main context. */
@@ -52,6 +55,10 @@ struct GwMove {
     bool draining;
     guint timer;
     guint store_retry;
+    unsigned calls;                  /* of GwVms that have yet to report: the move has to stay */
+    void (*discarded)(GwMove *move); /* told when the VM is gone, nullable */
+    guint discard_retry;
+    bool ended;      /* observers know */
     int64_t told_us; /* when observers last heard of progress */
 
     void *side; /* the role's own */
@@ -65,6 +72,8 @@ struct GwMoves {
     GPtrArray *observers;
     GPtrArray *plans;    /* of GwPlan: dry runs under way (moves.c), owning */
     GPtrArray *visitors; /* of GwVisitor: sessions without a move (visitor.c), owning */
+    GPtrArray *answers;  /* of Answer: owed to callers (moves.c), owning */
+    bool is_loaded;      /* the records are known; before, no session is served */
     guint prune;
     GwMovesJsonFn loaded;
     void *loaded_data;
@@ -99,6 +108,18 @@ void gw_move_fail(GwMove *move, GwMoveEvent event, GwErrorCode code, const char 
 bool gw_move_is_final(const GwMove *move);
 GwLogFields gw_move_log_fields(const GwMove *move);
 
+/* GwVms has reported: one of move->calls less. */
+void gw_move_call_done(GwMove *move);
+
+/* Writes the record of a final move again. */
+void gw_move_save(GwMove *move);
+
+/*
+ * Removes the VM that the move holds from this host, again and again until it is gone, then calls
+ * @discarded (nullable). Observers hear of the move's end when the first try has ended.
+ */
+void gw_move_discard_vm(GwMove *move, void (*discarded)(GwMove *move));
+
 /* Refreshes the figures and tells the observers; at most 5 times a second. */
 void gw_move_progress(GwMove *move);
 
@@ -127,6 +148,9 @@ typedef struct GwSource {
     bool observing;
     guint poll;
     guint bring_back;
+    int64_t asked_us; /* when the try to bring back that is under way began, 0: none is */
+    guint failure_wait;
+    GError *failure; /* QEMU's, told when failure_wait has passed */
     bool qemu_completed;
     bool stream_ended;
     bool stop_seen;
@@ -139,6 +163,8 @@ typedef struct GwSource {
     GwLaneStats lane_stats; /* the last ones, kept when the lane is gone */
 } GwSource;
 
+/* From the beginning: QEMU's end is told by QEMU_GONE. */
+void gw_source_qemu_observe(GwSource *source);
 /* PREPARED: gives QEMU its capabilities, parameters and the socket, and starts it. */
 void gw_source_qemu_start(GwSource *source);
 /* PRECOPY: figures, downtime ladder. */
@@ -171,6 +197,7 @@ typedef struct GwTarget {
     bool given_up;      /* the source's word */
     bool never_started; /* entered ACCEPTED in this process and has not sent the start yet */
     bool first_start;   /* the start under way is the first: if QEMU says no, it has not run */
+    char *start_error;  /* what QEMU said to it */
     int64_t started_us;
     guint refuse_timer;
     GwLaneStats lane_stats;
@@ -191,5 +218,5 @@ char *gw_direct_new_key(void) GW_MUST_USE;
 /* Removes the key's file if there is one. */
 void gw_direct_remove_key(GwMove *move);
 /* Hands the key to QEMU as TLS credentials "gwpsk" for @endpoint ("server" | "client"). */
-bool gw_direct_add_credentials(GwMove *move, GwVm *vm, const char *key, const char *endpoint,
+bool gw_direct_add_credentials(GwMove *move, const char *key, const char *endpoint,
                                GwQmpReplyFn reply, void *data, GError **error) GW_MUST_USE;

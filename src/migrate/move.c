@@ -18,7 +18,10 @@
 #include <stdarg.h>
 
 #define STORE_RETRY_MS       500
+#define DISCARD_RETRY_MS     10000
 #define PROGRESS_INTERVAL_US 200000
+/* Some come from the other host and go into a record, whose size is limited. */
+#define MAX_REASON_BYTES 4000
 
 typedef struct PendingEvent {
     GwMoveEvent event;
@@ -85,6 +88,7 @@ gw_move_free(GwMove *move)
     move->role->free(move);
     g_clear_handle_id(&move->timer, g_source_remove);
     g_clear_handle_id(&move->store_retry, g_source_remove);
+    g_clear_handle_id(&move->discard_retry, g_source_remove);
     g_queue_clear_full(&move->events, (GDestroyNotify)pending_event_free);
     json_decref(move->record);
     json_decref(move->next_record);
@@ -203,6 +207,23 @@ log_step(GwMove *move, GwMoveState from)
            gw_move_state_info(move->state)->name, reason);
 }
 
+/* Observers hear of the end when the copy that is not needed any more is gone, too. */
+static void
+tell_end(GwMove *move)
+{
+    if (gw_move_is_final(move) && move->calls == 0 && !move->ended) {
+        move->ended = true;
+        gw_moves_notify(move->moves, "end", move);
+    }
+}
+
+void
+gw_move_call_done(GwMove *move)
+{
+    move->calls--;
+    tell_end(move);
+}
+
 static void
 enter(GwMove *move, json_t *record, GwMoveState state)
 {
@@ -218,9 +239,19 @@ enter(GwMove *move, json_t *record, GwMoveState state)
     move->role->enter(move);
     if (gw_move_is_final(move)) {
         gw_direct_remove_key(move);
-        gw_moves_notify(move->moves, "end", move);
         gw_moves_prune(move->moves);
     }
+    tell_end(move);
+}
+
+/* What the new state's work raises waits until that work is done. */
+static void
+enter_written(GwMove *move)
+{
+    move->draining = true;
+    enter(move, g_steal_pointer(&move->next_record), move->next_state);
+    move->draining = false;
+    drain(move);
 }
 
 static gboolean
@@ -254,8 +285,7 @@ on_step_written(const GwStoreTxnResult *result, const GError *error, void *data)
         move->store_retry = g_timeout_add(STORE_RETRY_MS, on_store_retry, move);
         return;
     }
-    enter(move, g_steal_pointer(&move->next_record), move->next_state);
-    drain(move);
+    enter_written(move);
 }
 
 static void
@@ -319,7 +349,10 @@ gw_move_event(GwMove *move, GwMoveEvent event, const GError *reason)
     PendingEvent *pending = g_new0(PendingEvent, 1);
 
     pending->event = event;
-    pending->reason = reason ? g_error_copy(reason) : NULL;
+    if (reason) {
+        g_autofree char *message = g_strndup(reason->message, MAX_REASON_BYTES);
+        pending->reason = g_error_new_literal(reason->domain, reason->code, message);
+    }
     g_queue_push_tail(&move->events, pending);
     drain(move);
 }
@@ -348,8 +381,7 @@ on_begun(const GwStoreTxnResult *result, const GError *error, void *data)
         move->begun(result, error, move->begun_data);
     }
     if (!error) {
-        enter(move, g_steal_pointer(&move->next_record), move->state);
-        drain(move);
+        enter_written(move);
         return;
     }
     /* Nothing was done yet and nobody was told: forget it. */
@@ -369,6 +401,68 @@ gw_move_begin(GwMove *move, GwStoreTxnFn written, void *data)
     move->next_record = record_for(move, move->state, GW_MOVE_EVENT_STARTED, NULL);
     GwStoreTxn *txn = txn_for(move, move->state, move->next_record);
     gw_store_commit(move->moves->options.store, txn, on_begun, move);
+}
+
+/* --- after the end -----------------------------------------------------------------------------
+ */
+
+void
+gw_move_save(GwMove *move)
+{
+    g_autofree char *key = g_strdup_printf("move/%s", move->id);
+    g_autofree char *text = gw_json_text(move->record);
+    GwStoreTxn *txn = gw_store_txn_new();
+
+    gw_store_txn_put_text(txn, key, text);
+    gw_store_commit(move->moves->options.store, txn, NULL, NULL);
+}
+
+static void discard_vm(GwMove *move);
+
+static gboolean
+on_discard_retry(gpointer data)
+{
+    GwMove *move = data;
+
+    move->discard_retry = 0;
+    discard_vm(move);
+    return G_SOURCE_REMOVE;
+}
+
+static void
+on_discarded(GwVm *vm, const GError *error, void *data)
+{
+    GwMove *move = data;
+
+    if (error) {
+        GwLogFields fields = gw_move_log_fields(move);
+        gw_err(&fields, "its copy on this host is not cleaned up yet, trying again: %s",
+               error->message);
+        move->discard_retry = g_timeout_add(DISCARD_RETRY_MS, on_discard_retry, move);
+    } else if (move->discarded) {
+        move->discarded(move);
+    }
+    gw_move_call_done(move);
+}
+
+static void
+discard_vm(GwMove *move)
+{
+    GwVm *vm = gw_move_vm(move);
+
+    if (vm) {
+        move->calls++;
+        gw_vms_discard(move->moves->options.vms, vm, on_discarded, move);
+    } else if (move->discarded) {
+        move->discarded(move);
+    }
+}
+
+void
+gw_move_discard_vm(GwMove *move, void (*discarded)(GwMove *move))
+{
+    move->discarded = discarded;
+    discard_vm(move);
 }
 
 void

@@ -93,6 +93,20 @@ gw_moves_unobserve(GwMoves *moves, void *data)
     }
 }
 
+/*
+ * A guest that came here is remembered until its source has said that it knows: it may ask after
+ * any time, when the guest is somewhere else, and must not take "never heard of it" for a refusal.
+ */
+static bool
+may_be_forgotten(const GwMove *move)
+{
+    bool came_here = move->role == &gw_target_role && move->state != GW_MOVE_REFUSED;
+    bool source_knows = gw_json_bool(move->record, "settled", false);
+
+    return gw_move_is_final(move) && move->calls == 0 && move->discard_retry == 0 &&
+           (!came_here || source_knows);
+}
+
 static gboolean
 prune_one(gpointer data)
 {
@@ -104,7 +118,7 @@ prune_one(gpointer data)
         GwMove *move = item->data;
         older = item->prev;
         finished += gw_move_is_final(move);
-        if (gw_move_is_final(move) && finished > moves->options.max_history) {
+        if (may_be_forgotten(move) && finished > moves->options.max_history) {
             g_autofree char *key = g_strdup_printf("move/%s", move->id);
             GwStoreTxn *txn = gw_store_txn_new();
             gw_store_txn_delete(txn, key);
@@ -197,6 +211,7 @@ typedef struct Answer {
     void *data;
     char *id;
     GError *error;
+    guint source;
 } Answer;
 
 static void
@@ -204,6 +219,7 @@ answer_free(void *data)
 {
     Answer *answer = data;
 
+    g_clear_handle_id(&answer->source, g_source_remove);
     g_clear_error(&answer->error);
     g_free(answer->id);
     g_free(answer);
@@ -215,28 +231,34 @@ deliver_answer(gpointer data)
     Answer *answer = data;
     g_autoptr(json_t) object = answer->error ? NULL : gw_moves_get(answer->moves, answer->id);
 
+    answer->source = 0;
     answer->callback(object, answer->error, answer->data);
+    g_ptr_array_remove_fast(answer->moves->answers, answer);
     return G_SOURCE_REMOVE;
+}
+
+static Answer *
+answer_new(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data)
+{
+    Answer *answer = g_new0(Answer, 1);
+
+    *answer = (Answer){moves, callback, data, g_strdup(id), NULL, 0};
+    g_ptr_array_add(moves->answers, answer);
+    return answer;
 }
 
 /* From the main loop, as migrate.h promises. @error: transfer full, nullable. */
 static void
-answer_later(GwMoves *moves, const char *id, GError *error, GwMovesJsonFn callback, void *data)
+answer_later(Answer *answer, GError *error)
 {
-    Answer *answer = g_new0(Answer, 1);
-
-    *answer = (Answer){moves, callback, data, g_strdup(id), error};
-    g_idle_add_full(G_PRIORITY_DEFAULT, deliver_answer, answer, answer_free);
+    answer->error = error;
+    answer->source = g_idle_add_full(G_PRIORITY_DEFAULT, deliver_answer, answer, NULL);
 }
 
 static void
 on_begun(const GwStoreTxnResult *result, const GError *error, void *data)
 {
-    Answer *answer = data;
-
-    answer_later(answer->moves, answer->id, error ? g_error_copy(error) : NULL, answer->callback,
-                 answer->data);
-    answer_free(answer);
+    answer_later(data, error ? g_error_copy(error) : NULL);
 }
 
 static bool
@@ -278,9 +300,15 @@ or_else(int64_t chosen, int64_t configured)
 }
 
 static char *
-new_id(void)
+new_id(GwMoves *moves)
 {
-    return g_strdup_printf("m-%08x%04x", g_random_int(), g_random_int() & 0xffff);
+    char *id = NULL;
+
+    do {
+        g_free(id);
+        id = g_strdup_printf("m-%08x%04x", g_random_int(), g_random_int() & 0xffff);
+    } while (gw_moves_find(moves, id));
+    return id;
 }
 
 void
@@ -290,10 +318,10 @@ gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callb
     GError *error = NULL;
 
     if (!may_start(moves, request, &vm, &error)) {
-        answer_later(moves, NULL, error, callback, data);
+        answer_later(answer_new(moves, NULL, callback, data), error);
         return;
     }
-    g_autofree char *id = new_id();
+    g_autofree char *id = new_id(moves);
     json_t *record = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:I, s:I, s:i}", "id", id, "vm",
         request->vm, "source", moves->options.host_name, "target", request->host, "role", "source",
@@ -308,11 +336,9 @@ gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callb
     gw_json_set_str(record, "source_qemu", gw_json_str(run_info, "qemu_version", NULL));
     gw_json_set_str(record, "accel", gw_json_str(run_info, "accel", NULL));
     GwMove *move = gw_move_new(moves, &gw_source_role, record);
-    Answer *answer = g_new0(Answer, 1);
-    *answer = (Answer){moves, callback, data, g_strdup(id), NULL};
     gw_moves_add(moves, move);
     gw_vm_hold(vm, id);
-    gw_move_begin(move, on_begun, answer);
+    gw_move_begin(move, on_begun, answer_new(moves, id, callback, data));
 }
 
 void
@@ -331,25 +357,36 @@ gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *da
     } else {
         gw_move_fail(move, GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "cancelled on request");
     }
-    answer_later(moves, id, error, callback, data);
+    answer_later(answer_new(moves, id, callback, data), error);
 }
 
 /* --- recovery --------------------------------------------------------------------------------- */
 
+static bool
+is_owned_by(GwVm *vm, const char *host, int64_t generation)
+{
+    return g_strcmp0(gw_vm_owner(vm), host) == 0 && gw_vm_generation(vm) == generation;
+}
+
 /*
- * Does the VM of that name belong to this move? A target's record may stand beside a VM that the
- * operator defined, or that came with another move: those are not touched.
+ * Does the VM of that name belong to this move? Only if its owner record is what the state of the
+ * move says: the VM may have been moved again since, and an operator may have one of that name. An
+ * incoming VM comes back held by its move already.
  */
 static bool
 vm_is_of(GwMove *move, GwVm *vm)
 {
-    int64_t generation = gw_vm_generation(vm);
+    const char *here = move->moves->options.host_name;
+    int64_t generation = move->generation;
 
-    if (move->role == &gw_source_role) {
-        return generation >= move->generation && generation <= move->generation + 2;
+    if (move->role == &gw_target_role) {
+        return move->state == GW_MOVE_ACCEPTED && is_owned_by(vm, here, generation + 1);
     }
-    return move->state == GW_MOVE_ACCEPTED ? generation == move->generation + 1
-                                           : gw_vm_state(vm) == GW_VM_INCOMING;
+    if (move->state == GW_MOVE_HANDED_OVER) {
+        return is_owned_by(vm, move->peer, generation + 1);
+    }
+    return is_owned_by(vm, here, generation) ||
+           (move->state == GW_MOVE_ROLLING_BACK && is_owned_by(vm, here, generation + 2));
 }
 
 static void
@@ -360,41 +397,22 @@ on_swept(GwVm *vm, const GError *error, void *data)
     }
 }
 
-static bool
-was_ever(const GwMove *move, GwMoveState state)
-{
-    size_t i;
-    json_t *step;
-
-    json_array_foreach(json_object_get(move->record, "history"), i, step)
-    {
-        if (strcmp(gw_json_str(step, "state", ""), gw_move_state_info(state)->name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /*
  * A crash between a final record and the clean-up that follows it leaves a copy behind. It is one
- * only if its owner record is still the one that this very move wrote: the name alone says nothing,
- * as the VM, or another one of that name, may have come back since.
+ * only if its owner record still is the one that this very move wrote and names the other host: the
+ * name alone says nothing, as the VM, or another one of that name, may have come back since.
  */
 static bool
 is_left_over(const GwMove *move, GwVm *vm)
 {
-    const char *owner = gw_vm_owner(vm) ? gw_vm_owner(vm) : "";
-    bool same_generation = gw_vm_generation(vm) == move->generation + 1;
+    bool given_away = move->state == GW_MOVE_SETTLED || move->state == GW_MOVE_GUEST_LOST;
 
-    if (strcmp(move->vm_name, gw_vm_name(vm)) != 0 || !same_generation ||
-        gw_vm_state(vm) == GW_VM_RUNNING) {
+    if (strcmp(move->vm_name, gw_vm_name(vm)) != 0 ||
+        strcmp(move->peer, move->moves->options.host_name) == 0) {
         return false;
     }
-    if (move->state == GW_MOVE_SETTLED) {
-        return strcmp(owner, move->peer) == 0;
-    }
-    return move->state == GW_MOVE_REFUSED && was_ever(move, GW_MOVE_ACCEPTED) &&
-           strcmp(owner, move->moves->options.host_name) == 0;
+    return (given_away && is_owned_by(vm, move->peer, move->generation + 1)) ||
+           (move->state == GW_MOVE_REFUSED && is_owned_by(vm, move->peer, move->generation + 2));
 }
 
 static void
@@ -433,12 +451,12 @@ sweep(GwMoves *moves)
 
     for (guint i = 0; i < vms->len; i++) {
         GwVm *vm = g_ptr_array_index(vms, i);
-        bool left_over = gw_vm_state(vm) == GW_VM_INCOMING;
+        bool left_over = gw_vm_held_by(vm) != NULL;
         for (GList *item = moves->order.head; item && !left_over; item = item->next) {
             left_over = is_left_over(item->data, vm);
         }
         if (left_over && !is_in_hand(moves, vm)) {
-            gw_vms_discard(moves->options.vms, vm, on_swept, moves);
+            gw_vms_discard(moves->options.vms, vm, on_swept, NULL);
         }
     }
 }
@@ -454,6 +472,13 @@ by_start(gconstpointer a, gconstpointer b, gpointer data)
     return (difference > 0) - (difference < 0);
 }
 
+static bool
+is_state_of(GwMoveState state, bool is_source)
+{
+    return state == GW_MOVE_GUEST_LOST ||
+           (state != GW_MOVE_N_STATES && gw_move_state_info(state)->target == !is_source);
+}
+
 static void
 load_record(GwMoves *moves, const GwStoreEntry *entry)
 {
@@ -464,15 +489,17 @@ load_record(GwMoves *moves, const GwStoreEntry *entry)
         gw_json_parse(text, len, GW_STORE_MAX_VALUE_BYTES, entry->key, &error);
     const char *role = gw_json_str(record, "role", "");
     const char *id = gw_json_str(record, "id", "");
-    bool known_state =
-        gw_move_state_from_name(gw_json_str(record, "state", "")) != GW_MOVE_N_STATES;
+    int64_t generation = gw_json_int(record, "generation", 0);
+    GwMoveState state = gw_move_state_from_name(gw_json_str(record, "state", ""));
+    bool is_source = strcmp(role, "source") == 0;
 
-    if (!record || !known_state || id[0] == '\0' || gw_moves_find(moves, id)) {
+    if (!record || !is_state_of(state, is_source) || generation < 0 ||
+        generation > GW_MOVE_MAX_GENERATION || id[0] == '\0' || gw_moves_find(moves, id)) {
         gw_err(NULL, "the record '%s' is not understood and is left alone%s%s", entry->key,
                error ? ": " : "", error ? error->message : "");
         return;
     }
-    const GwMoveRole *known = strcmp(role, "source") == 0 ? &gw_source_role : &gw_target_role;
+    const GwMoveRole *known = is_source ? &gw_source_role : &gw_target_role;
     gw_moves_add(moves, gw_move_new(moves, known, g_steal_pointer(&record)));
 }
 
@@ -489,7 +516,9 @@ on_loaded(const GPtrArray *entries, int64_t revision, const GError *error, void 
         load_record(moves, g_ptr_array_index(entries, i));
     }
     g_queue_sort(&moves->order, by_start, NULL);
-    for (GList *item = moves->order.head; item; item = item->next) {
+    moves->is_loaded = true;
+    /* Newest first: should two claim a VM, the end of the older one was not written. */
+    for (GList *item = moves->order.tail; item; item = item->prev) {
         recover(moves, item->data);
     }
     sweep(moves);
@@ -519,6 +548,7 @@ gw_moves_new(const GwMovesOptions *options, GwMovesJsonFn loaded, void *data)
     moves->observers = g_ptr_array_new_with_free_func(g_free);
     moves->plans = g_ptr_array_new_with_free_func(plan_free);
     moves->visitors = g_ptr_array_new_with_free_func(gw_visitor_free);
+    moves->answers = g_ptr_array_new_with_free_func(answer_free);
     moves->loaded = loaded;
     moves->loaded_data = data;
     gw_store_range(options->store, "move/", 0, on_loaded, moves);
@@ -541,6 +571,7 @@ gw_moves_free(GwMoves *moves)
     g_clear_handle_id(&moves->prune, g_source_remove);
     g_ptr_array_unref(moves->plans);
     g_ptr_array_unref(moves->visitors);
+    g_ptr_array_unref(moves->answers);
     g_queue_clear(&moves->order);
     g_hash_table_unref(moves->by_id);
     g_ptr_array_unref(moves->observers);

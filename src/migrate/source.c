@@ -12,7 +12,8 @@
 
 #include <string.h>
 
-#define RECONNECT_MS 1000
+#define RECONNECT_MS     1000
+#define MAX_CHECKS_BYTES (256u * 1024u)
 
 static void connect_to_target(GwSource *source);
 
@@ -38,12 +39,14 @@ on_prepared(GwSource *source, json_t *message)
 {
     const char *transport = gw_json_str(source->move->record, "transport", "lane");
 
-    gw_json_set_str(source->move->record, "target_qemu",
-                    gw_json_str(message, "qemu_version", NULL));
+    g_autofree char *version = g_strndup(gw_json_str(message, "qemu_version", "unknown"), 40);
+
+    gw_json_set_str(source->move->record, "target_qemu", version);
     if (strcmp(transport, "direct") == 0) {
         int64_t port = gw_json_int(message, "port", 0);
         const char *key = gw_json_str(message, "psk", "");
-        if (port < 1 || port > 65535 || strlen(key) != 64) {
+        if (port < 1 || port > 65535 || strlen(key) != 64 ||
+            strspn(key, "0123456789abcdef") != 64) {
             gw_move_fail(source->move, GW_MOVE_EVENT_PEER_FAILED, GW_ERROR_PROTOCOL,
                          "host '%s' gave no port and key for the direct transport",
                          source->move->peer);
@@ -53,6 +56,19 @@ on_prepared(GwSource *source, json_t *message)
         source->direct = json_pack("{s:I, s:s}", "port", (json_int_t)port, "psk", key);
     }
     gw_move_event(source->move, GW_MOVE_EVENT_READY, NULL);
+}
+
+static void
+on_running(GwSource *source)
+{
+    if (source->move->state == GW_MOVE_HANDED_OVER) {
+        source->running_us = gw_now_us();
+        gw_source_qemu_finish(source);
+    } else {
+        gw_move_fail(source->move, GW_MOVE_EVENT_PEER_RUNNING, GW_ERROR_PROTOCOL,
+                     "host '%s' says that it runs VM '%s', which it was not given",
+                     source->move->peer, source->move->vm_name);
+    }
 }
 
 static void
@@ -73,8 +89,7 @@ on_message(GwLane *lane, json_t *message, void *data)
     if (strcmp(what, "prepared") == 0) {
         on_prepared(source, message);
     } else if (strcmp(what, "running") == 0) {
-        source->running_us = gw_now_us();
-        gw_source_qemu_finish(source);
+        on_running(source);
     } else if (strcmp(what, "refused") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_REFUSED, error);
     } else if (strcmp(what, "lost") == 0) {
@@ -83,7 +98,7 @@ on_message(GwLane *lane, json_t *message, void *data)
         gw_move_event(move, GW_MOVE_EVENT_PEER_FAILED, error);
     } else {
         gw_move_fail(move, GW_MOVE_EVENT_PEER_FAILED, GW_ERROR_PROTOCOL,
-                     "host '%s' sent the unknown message '%s'", move->peer, what);
+                     "host '%s' sent the unknown message '%.40s'", move->peer, what);
     }
 }
 
@@ -209,7 +224,12 @@ on_checked(json_t *plan, const GError *error, void *data)
         gw_move_event(move, GW_MOVE_EVENT_CHECKS_FAILED, error);
         return;
     }
-    json_object_set(move->record, "checks", json_object_get(plan, "checks"));
+    /* QEMU and the target have a say in their size, and a record that is too large stops the move.
+     */
+    g_autofree char *checks = gw_json_text(json_object_get(plan, "checks"));
+    if (strlen(checks) <= MAX_CHECKS_BYTES) {
+        json_object_set(move->record, "checks", json_object_get(plan, "checks"));
+    }
     if (!gw_json_bool(plan, "ok", false)) {
         g_autofree char *summary = gw_check_summary(plan);
         gw_move_fail(move, GW_MOVE_EVENT_CHECKS_FAILED, GW_ERROR_CHECKS,
@@ -243,19 +263,8 @@ hand_over(GwSource *source)
     }
     if (source->lane && gw_lane_peer_name(source->lane)) {
         send_given_up(source);
-    } else if (source->reconnect == 0) {
-        connect_to_target(source);
-    }
-}
-
-static void
-on_discarded(GwVm *vm, const GError *error, void *data)
-{
-    GwMove *move = data;
-
-    if (error) {
-        GwLogFields fields = gw_move_log_fields(move);
-        gw_err(&fields, "the old copy on this host could not be cleaned up: %s", error->message);
+    } else if (!source->lane && source->reconnect == 0) {
+        connect_to_target(source); /* one that is being opened is given the time it takes */
     }
 }
 
@@ -264,12 +273,10 @@ static void
 settle(GwSource *source)
 {
     GwMove *move = source->move;
-    GwVm *vm = gw_move_vm(move);
 
     gw_source_qemu_leave(source);
-    if (vm) {
-        gw_vms_discard(move->moves->options.vms, vm, on_discarded, move);
-    }
+    g_clear_handle_id(&source->reconnect, g_source_remove);
+    gw_move_discard_vm(move, NULL);
     gw_move_send(move, source->lane, "settled", NULL);
     if (source->lane) {
         gw_lane_finish(source->lane);
@@ -290,12 +297,28 @@ give_up_target(GwSource *source)
     }
 }
 
+static bool
+was_handed_over(const GwMove *move)
+{
+    const char *handed_over = gw_move_state_info(GW_MOVE_HANDED_OVER)->name;
+    size_t i;
+    json_t *step;
+
+    json_array_foreach(json_object_get(move->record, "history"), i, step)
+    {
+        if (strcmp(gw_json_str(step, "state", ""), handed_over) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void
 bring_back(GwSource *source)
 {
     GwMove *move = source->move;
     GwVm *vm = gw_move_vm(move);
-    int64_t generation = gw_json_int(move->record, "owner_generation", move->generation);
+    int64_t generation = move->generation + (was_handed_over(move) ? 2 : 0);
 
     give_up_target(source);
     if (vm && generation != gw_vm_generation(vm)) {
@@ -346,6 +369,7 @@ source_enter(GwMove *move)
 
     switch (move->state) {
     case GW_MOVE_PLANNED:
+        gw_source_qemu_observe(source);
         start_checks(source);
         break;
     case GW_MOVE_CHECKED:
@@ -391,7 +415,8 @@ source_enter(GwMove *move)
 
 /*
  * The owner record changes with the step itself: given up with HANDED_OVER, taken back, one
- * generation further, when the target has refused.
+ * generation further, when the target has refused; that again with the step after it, as nobody
+ * waited for the first.
  */
 static void
 source_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
@@ -404,7 +429,8 @@ source_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
     }
     if (next == GW_MOVE_HANDED_OVER) {
         gw_vms_txn_set_owner(vms, vm, move->peer, move->generation + 1, txn);
-    } else if (next == GW_MOVE_ROLLING_BACK && move->state == GW_MOVE_HANDED_OVER) {
+    } else if (was_handed_over(move) &&
+               (next == GW_MOVE_ROLLING_BACK || move->state == GW_MOVE_ROLLING_BACK)) {
         gw_vms_txn_set_owner(vms, vm, move->moves->options.host_name, move->generation + 2, txn);
     }
 }
@@ -432,10 +458,6 @@ source_report(GwMove *move, json_t *record)
         gw_lane_stats(source->lane, stats);
     }
     report_times(source, record, gw_now_us());
-    if (move->state == GW_MOVE_HANDED_OVER) {
-        /* In case the next step is the way back: what source_write() writes with it. */
-        gw_json_set_int(record, "owner_generation", move->generation + 2);
-    }
     if (source->direct) {
         /* QEMU's own count; TLS is not in it. */
         json_object_set_new(record, "bytes",

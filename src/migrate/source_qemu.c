@@ -15,9 +15,11 @@
 
 #include <string.h>
 
-#define POLL_MS       200
-#define BRING_BACK_MS 200
-#define FD_NAME       "gwmig"
+#define POLL_MS         200
+#define BRING_BACK_MS   200
+#define FAILURE_WAIT_MS 500
+#define PATIENCE_US     (5 * G_USEC_PER_SEC) /* with a QEMU that is slow to answer */
+#define FD_NAME         "gwmig"
 
 static GwQmp *
 qmp_of(GwSource *source)
@@ -83,42 +85,22 @@ adjust_downtime_limit(GwSource *source, GwQmp *qmp)
     }
 }
 
-static void
-on_figures(json_t *answer, const GError *error, void *data)
-{
-    GwSource *source = data;
-
-    if (!error) {
-        note_figures(source, answer);
-        gw_move_progress(source->move);
-    }
-}
-
-static void
-ask_figures(GwSource *source)
-{
-    GwQmp *qmp = qmp_of(source);
-
-    if (qmp) {
-        gw_qmp_call(qmp, "query-migrate", NULL, on_figures, source);
-    }
-}
-
-static gboolean
-on_poll(gpointer data)
-{
-    GwSource *source = data;
-    GwQmp *qmp = qmp_of(source);
-
-    ask_figures(source);
-    if (qmp && source->move->state == GW_MOVE_PRECOPY) {
-        adjust_downtime_limit(source, qmp);
-    }
-    return G_SOURCE_CONTINUE;
-}
-
 /* --- QEMU's events ---------------------------------------------------------------------------- */
 
+static gboolean
+on_failure_waited(gpointer data)
+{
+    GwSource *source = data;
+
+    source->failure_wait = 0;
+    gw_move_event(source->move, GW_MOVE_EVENT_FAILED, source->failure);
+    return G_SOURCE_REMOVE;
+}
+
+/*
+ * A session that dies closes QEMU's socket, so QEMU fails a moment before the session tells why.
+ * That is the reason an operator needs: it gets the time to come first.
+ */
 static void
 on_failure_reason(json_t *answer, const GError *error, void *data)
 {
@@ -126,9 +108,13 @@ on_failure_reason(json_t *answer, const GError *error, void *data)
     const char *reason =
         error ? error->message : gw_json_str(answer, "error-desc", "QEMU gave no reason");
 
-    gw_move_fail(source->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
-                 "VM '%s': QEMU could not send the guest to host '%s': %s", source->move->vm_name,
-                 source->move->peer, reason);
+    g_clear_error(&source->failure);
+    source->failure = g_error_new(GW_ERROR, GW_ERROR_FAILED,
+                                  "VM '%s': QEMU could not send the guest to host '%s': %s",
+                                  source->move->vm_name, source->move->peer, reason);
+    if (source->failure_wait == 0) {
+        source->failure_wait = g_timeout_add(FAILURE_WAIT_MS, on_failure_waited, source);
+    }
 }
 
 static void
@@ -136,7 +122,7 @@ on_migration_status(GwSource *source, const char *status)
 {
     GwQmp *qmp = qmp_of(source);
 
-    if (strcmp(status, "pre-switchover") == 0) {
+    if (strcmp(status, "pre-switchover") == 0 && !source->stop_seen) {
         source->stop_seen = true;
         source->stopped_us = gw_now_us();
         gw_move_event(source->move, GW_MOVE_EVENT_GUEST_STOPPED, NULL);
@@ -163,10 +149,46 @@ on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
     }
 }
 
+/* The status, too: its event is lost if QEMU's monitor had to be opened again. */
 static void
-observe(GwSource *source, GwVm *vm)
+on_figures(json_t *answer, const GError *error, void *data)
 {
-    if (!source->observing) {
+    GwSource *source = data;
+    const char *status = gw_json_str(answer, "status", "");
+
+    if (error) {
+        return;
+    }
+    note_figures(source, answer);
+    gw_move_progress(source->move);
+    if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) {
+        on_failure_reason(answer, NULL, source);
+    } else {
+        on_migration_status(source, status);
+    }
+}
+
+static gboolean
+on_poll(gpointer data)
+{
+    GwSource *source = data;
+    GwQmp *qmp = qmp_of(source);
+
+    if (qmp) {
+        gw_qmp_call(qmp, "query-migrate", NULL, on_figures, source);
+    }
+    if (qmp && source->move->state == GW_MOVE_PRECOPY) {
+        adjust_downtime_limit(source, qmp);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+void
+gw_source_qemu_observe(GwSource *source)
+{
+    GwVm *vm = gw_move_vm(source->move);
+
+    if (vm && !source->observing) {
         source->observing = true;
         gw_vm_observe(vm, on_vm_event, source);
     }
@@ -276,7 +298,7 @@ start_direct(GwSource *source, GwVm *vm, GError **error)
                     move->peer);
         return false;
     }
-    if (!gw_direct_add_credentials(move, vm, key, "client", on_setup_reply, source, error)) {
+    if (!gw_direct_add_credentials(move, key, "client", on_setup_reply, source, error)) {
         return false;
     }
     g_autofree char *uri = g_strdup_printf(is_v6 ? "tcp:[%s]:%d" : "tcp:%s:%d", address,
@@ -295,12 +317,19 @@ gw_source_qemu_start(GwSource *source)
     GwQmp *qmp = qmp_of(source);
     g_autoptr(GError) error = NULL;
 
-    if (!qmp) {
+    if (!source->lane) {
+        return; /* its end is told by an event that waits behind this one */
+    }
+    if (!vm || gw_vm_state(vm) == GW_VM_STOPPED) {
         gw_move_fail(source->move, GW_MOVE_EVENT_QEMU_GONE, GW_ERROR_GUEST_LOST,
                      "VM '%s' stopped before the move began", source->move->vm_name);
         return;
     }
-    observe(source, vm);
+    if (!qmp) {
+        gw_move_fail(source->move, GW_MOVE_EVENT_FAILED, GW_ERROR_UNREACHABLE,
+                     "VM '%s': QEMU's monitor does not answer", source->move->vm_name);
+        return;
+    }
     source->qemu_completed = false;
     source->started_us = gw_now_us();
     gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(), on_setup_reply, source);
@@ -367,12 +396,20 @@ gw_source_qemu_finish(GwSource *source)
 
 /* --- roll-back -------------------------------------------------------------------------------- */
 
+/*
+ * A guest that stopped by itself is as it would be without the move: waiting for it to run would
+ * hold the VM for ever.
+ */
 static void
 on_guest_state(json_t *answer, const GError *error, void *data)
 {
+    static const char *const by_itself[] = {"guest-panicked", "internal-error", "io-error",
+                                            "shutdown",       "watchdog",       NULL};
     GwSource *source = data;
 
-    if (!error && gw_json_bool(answer, "running", false)) {
+    source->asked_us = 0;
+    if (!error && (gw_json_bool(answer, "running", false) ||
+                   g_strv_contains(by_itself, gw_json_str(answer, "status", "")))) {
         g_clear_handle_id(&source->bring_back, g_source_remove);
         gw_move_event(source->move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
     }
@@ -387,15 +424,10 @@ on_continued(json_t *answer, const GError *error, void *data)
     if (error) {
         GwLogFields fields = gw_move_log_fields(source->move);
         gw_warn(&fields, "the guest does not resume yet, trying again: %s", error->message);
-    } else if (qmp) {
+    }
+    if (qmp) {
         gw_qmp_call(qmp, "query-status", NULL, on_guest_state, source);
     }
-}
-
-static bool
-is_one_of(const char *word, const char *const *words)
-{
-    return g_strv_contains(words, word);
 }
 
 /*
@@ -409,11 +441,13 @@ on_migration_state(json_t *answer, const GError *error, void *data)
     GwSource *source = data;
     GwQmp *qmp = qmp_of(source);
 
+    source->asked_us = 0;
     if (error || !qmp) {
         return; /* the next try asks again; QEMU's end is told by its event */
     }
     const char *status = gw_json_str(answer, "status", "");
-    if (is_one_of(status, over)) {
+    if (g_strv_contains(over, status)) {
+        source->asked_us = gw_now_us();
         gw_qmp_call(qmp, "cont", NULL, on_continued, source);
     } else if (strcmp(status, "cancelling") != 0) {
         gw_qmp_call(qmp, "migrate_cancel", NULL, NULL, NULL);
@@ -432,7 +466,8 @@ on_bring_back(gpointer data)
                      "VM '%s': its QEMU on this host is gone", source->move->vm_name);
         return G_SOURCE_REMOVE;
     }
-    if (gw_vm_qmp(vm)) {
+    if (gw_vm_qmp(vm) && gw_now_us() - source->asked_us > PATIENCE_US) {
+        source->asked_us = gw_now_us();
         gw_qmp_forget(gw_vm_qmp(vm), source);
         gw_qmp_call(gw_vm_qmp(vm), "query-migrate", NULL, on_migration_state, source);
     }
@@ -442,12 +477,8 @@ on_bring_back(gpointer data)
 void
 gw_source_qemu_bring_back(GwSource *source)
 {
-    GwVm *vm = gw_move_vm(source->move);
-
     g_clear_handle_id(&source->poll, g_source_remove);
-    if (vm) {
-        observe(source, vm);
-    }
+    gw_source_qemu_observe(source);
     if (source->bring_back == 0) {
         guint timer = g_timeout_add(BRING_BACK_MS, on_bring_back, source);
         source->bring_back = timer;
@@ -464,6 +495,8 @@ gw_source_qemu_leave(GwSource *source)
 
     g_clear_handle_id(&source->poll, g_source_remove);
     g_clear_handle_id(&source->bring_back, g_source_remove);
+    g_clear_handle_id(&source->failure_wait, g_source_remove);
+    g_clear_error(&source->failure);
     if (vm && gw_vm_qmp(vm)) {
         gw_qmp_forget(gw_vm_qmp(vm), source);
     }

@@ -39,29 +39,34 @@ on_refuse_timeout(gpointer data)
 
     target->refuse_timer = 0;
     gw_move_fail(target->move, GW_MOVE_EVENT_TIMEOUT, GW_ERROR_TIMEOUT,
-                 "VM '%s' was received whole, but host '%s' did not say within %" G_GINT64_FORMAT
-                 " s that it gave the guest up",
-                 target->move->vm_name, target->move->peer,
+                 "VM '%s': %s within %" G_GINT64_FORMAT " s", target->move->vm_name,
+                 target->given_up ? "QEMU did not load what it was sent"
+                                  : "the source did not say that it gave the guest up",
                  target->move->moves->options.refuse_timeout_ms / 1000);
     return G_SOURCE_REMOVE;
 }
 
-/* All three in any order: loaded by QEMU, proven by the digests, given up by the source. */
+/*
+ * All three in any order: loaded by QEMU, proven by the digests, given up by the source. From the
+ * first on, the others have refuse-timeout to come.
+ */
 static void
 check_handed_to_us(GwTarget *target)
 {
     bool whole = target->loaded && (target->stream_whole || target->direct);
+    bool begun = target->loaded || target->stream_whole || target->given_up;
     int64_t wait_ms = target->move->moves->options.refuse_timeout_ms;
 
-    if (target->move->state != GW_MOVE_INCOMING || !whole) {
+    if (target->move->state != GW_MOVE_INCOMING || !begun) {
         return;
     }
-    if (target->given_up) {
+    if (whole && target->given_up) {
         g_clear_handle_id(&target->refuse_timer, g_source_remove);
         target->never_started = true;
         gw_move_event(target->move, GW_MOVE_EVENT_HANDED_TO_US, NULL);
     } else if (target->refuse_timer == 0) {
-        target->refuse_timer = g_timeout_add((guint)wait_ms, on_refuse_timeout, target);
+        guint timeout_ms = (guint)MIN(wait_ms, G_MAXINT);
+        target->refuse_timer = g_timeout_add(timeout_ms, on_refuse_timeout, target);
     }
 }
 
@@ -92,7 +97,7 @@ on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
         return;
     }
     const char *reason = gw_vm_stop_reason(vm) ? gw_vm_stop_reason(vm) : "no reason known";
-    if (move->state == GW_MOVE_ACCEPTED && target->never_started) {
+    if (target->never_started) {
         gw_move_fail(move, GW_MOVE_EVENT_START_REFUSED, GW_ERROR_FAILED,
                      "VM '%s': QEMU on host '%s' ended before it was started: %s", move->vm_name,
                      move->moves->options.host_name, reason);
@@ -181,7 +186,7 @@ static bool
 start_direct(GwTarget *target, GwVm *vm, GError **error)
 {
     target->key = gw_direct_new_key();
-    if (!gw_direct_add_credentials(target->move, vm, target->key, "server", on_setup_reply, target,
+    if (!gw_direct_add_credentials(target->move, target->key, "server", on_setup_reply, target,
                                    error)) {
         return false;
     }
@@ -206,11 +211,18 @@ on_vm_prepared(GwVm *vm, const GError *error, void *data)
     GwTarget *target = ((GwMove *)data)->side;
     g_autoptr(GError) failure = NULL;
 
+    gw_move_call_done(target->move);
     if (target->move->state != GW_MOVE_PREPARING) {
         return; /* refused meanwhile; the discard that belongs to it deals with QEMU */
     }
     if (error) {
         gw_move_event(target->move, GW_MOVE_EVENT_FAILED, error);
+        return;
+    }
+    if (!vm || !gw_vm_qmp(vm)) {
+        gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
+                     "VM '%s': QEMU on host '%s' ended as soon as it was started",
+                     target->move->vm_name, target->move->moves->options.host_name);
         return;
     }
     target->observing = true;
@@ -236,7 +248,15 @@ prepare(GwTarget *target)
         gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
         return;
     }
+    if (strcmp(definition->name, move->vm_name) != 0) {
+        gw_move_fail(move, GW_MOVE_EVENT_FAILED, GW_ERROR_PROTOCOL,
+                     "host '%s' announced VM '%s' with the definition of '%s'", move->peer,
+                     move->vm_name, definition->name);
+        gw_definition_free(definition);
+        return;
+    }
     target->started_us = gw_now_us();
+    move->calls++;
     gw_vms_prepare_incoming(move->moves->options.vms, definition,
                             json_object_get(target->prepare, "run"), move->id, on_vm_prepared,
                             move);
@@ -261,10 +281,30 @@ answer_source(GwTarget *target)
 
     if (state == GW_MOVE_RUNNING) {
         send_answer(target, "running");
-    } else if (state == GW_MOVE_REFUSED) {
+    } else if (state == GW_MOVE_REFUSED && !gw_move_vm(target->move)) {
+        /* The source may resume as soon as it hears of it, so QEMU's end comes first. */
         send_answer(target, "refused");
     } else if (state == GW_MOVE_GUEST_LOST) {
         send_answer(target, "lost");
+    }
+}
+
+static void
+on_load_status(json_t *answer, const GError *error, void *data)
+{
+    if (!error) {
+        on_migration_status(data, gw_json_str(answer, "status", ""));
+    }
+}
+
+/* QEMU tells it by an event, which is lost if its monitor had to be opened again. */
+static void
+ask_whether_loaded(GwTarget *target)
+{
+    GwQmp *qmp = qmp_of(target);
+
+    if (target->move->state == GW_MOVE_INCOMING && !target->loaded && qmp) {
+        gw_qmp_call(qmp, "query-migrate", NULL, on_load_status, target);
     }
 }
 
@@ -280,8 +320,22 @@ on_given_up(GwTarget *target, json_t *message)
     } else {
         target->given_up = true;
         check_handed_to_us(target);
+        ask_whether_loaded(target);
     }
     answer_source(target);
+}
+
+/* The move has ended on both hosts: its record is history. */
+static void
+on_settled(GwTarget *target, GwLane *lane)
+{
+    GwMove *move = target->move;
+
+    if (gw_move_is_final(move) && !gw_json_bool(move->record, "settled", false)) {
+        gw_json_set_bool(move->record, "settled", true);
+        gw_move_save(move);
+    }
+    gw_lane_finish(lane);
 }
 
 static void
@@ -300,7 +354,7 @@ on_message(GwLane *lane, json_t *message, void *data)
     } else if (strcmp(what, "abort") == 0) {
         gw_move_event(target->move, GW_MOVE_EVENT_PEER_FAILED, error);
     } else if (strcmp(what, "settled") == 0) {
-        gw_lane_finish(lane);
+        on_settled(target, lane);
     }
 }
 
@@ -350,10 +404,16 @@ gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message)
 {
     static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
     GwTarget *target = side_of(move);
+    bool cuts_stream = target->lane && !target->direct && !target->stream_whole;
 
     gw_lane_free(target->lane);
     target->lane = lane;
     gw_lane_set_handlers(lane, &handlers, target);
+    if (cuts_stream) {
+        gw_move_fail(move, GW_MOVE_EVENT_FAILED, GW_ERROR_UNREACHABLE,
+                     "VM '%s': host '%s' opened a new session before all of the guest had come",
+                     move->vm_name, move->peer);
+    }
     on_message(lane, first_message, target);
 }
 
@@ -409,17 +469,15 @@ on_status_after_start(json_t *answer, const GError *error, void *data)
         gw_move_event(move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
         return;
     }
-    json_t *why = json_object_get(move->record, "start_error");
     if (!target->first_start) {
         GwLogFields fields = gw_move_log_fields(move);
         gw_err(&fields, "the guest is ours and QEMU does not start it, trying again: %s",
-               why ? json_string_value(why) : gw_json_str(answer, "status", "no reason given"));
+               target->start_error);
         return;
     }
     gw_move_fail(move, GW_MOVE_EVENT_START_REFUSED, GW_ERROR_FAILED,
                  "VM '%s': QEMU on host '%s' did not start the guest: %s", move->vm_name,
-                 move->moves->options.host_name,
-                 why ? json_string_value(why) : gw_json_str(answer, "status", "no reason given"));
+                 move->moves->options.host_name, target->start_error);
 }
 
 static void
@@ -432,7 +490,8 @@ on_start_reply(json_t *answer, const GError *error, void *data)
         gw_move_event(target->move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
         return;
     }
-    gw_json_set_str(target->move->record, "start_error", error->message);
+    g_free(target->start_error);
+    target->start_error = g_strdup(error->message);
     if (qmp) {
         gw_qmp_call(qmp, "query-status", NULL, on_status_after_start, target);
     }
@@ -446,7 +505,9 @@ start_guest(GwTarget *target)
     GwQmp *qmp = qmp_of(target);
 
     if (!vm || gw_vm_state(vm) == GW_VM_STOPPED) {
-        gw_move_fail(move, GW_MOVE_EVENT_QEMU_GONE, GW_ERROR_GUEST_LOST,
+        gw_move_fail(move,
+                     target->never_started ? GW_MOVE_EVENT_START_REFUSED : GW_MOVE_EVENT_QEMU_GONE,
+                     target->never_started ? GW_ERROR_FAILED : GW_ERROR_GUEST_LOST,
                      "VM '%s' was given to host '%s', and its QEMU is gone", move->vm_name,
                      move->moves->options.host_name);
         return;
@@ -499,32 +560,18 @@ settle_running(GwTarget *target)
     answer_source(target);
 }
 
-/* The source may resume as soon as it hears of it, so QEMU's end comes first. */
 static void
-on_discarded(GwVm *vm, const GError *error, void *data)
+on_discarded(GwMove *move)
 {
-    GwMove *move = data;
-
-    if (error) {
-        GwLogFields fields = gw_move_log_fields(move);
-        gw_err(&fields, "the refused copy could not be cleaned up: %s", error->message);
-    }
     answer_source(side_of(move));
 }
 
 static void
 refuse(GwTarget *target)
 {
-    GwMove *move = target->move;
-    GwVm *vm = gw_move_vm(move);
-
     leave_vm(target);
     gw_fd_clear(&target->stream_fd);
-    if (vm) {
-        gw_vms_discard(move->moves->options.vms, vm, on_discarded, move);
-    } else {
-        answer_source(target);
-    }
+    gw_move_discard_vm(target->move, on_discarded);
 }
 
 static void
@@ -593,6 +640,9 @@ target_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
 
     if (next == GW_MOVE_ACCEPTED && vm) {
         gw_vms_txn_take_over(move->moves->options.vms, vm, move->generation + 1, txn);
+    } else if (next == GW_MOVE_REFUSED && move->state == GW_MOVE_ACCEPTED && vm) {
+        /* As the source will write, and so that recovery knows what it finds here. */
+        gw_vms_txn_set_owner(move->moves->options.vms, vm, move->peer, move->generation + 2, txn);
     }
 }
 
@@ -633,6 +683,7 @@ target_free(GwMove *move)
     gw_fd_clear(&target->stream_fd);
     json_decref(target->prepare);
     g_free(target->key);
+    g_free(target->start_error);
     g_free(target);
 }
 

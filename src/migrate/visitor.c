@@ -33,8 +33,9 @@ gw_visitor_free(void *data)
     g_free(visitor);
 }
 
+/* The one answer to the one question; then goodbye. A source that has to know more asks anew. */
 static void
-send_to(GwLane *lane, json_t *message)
+answer_last(GwLane *lane, json_t *message)
 {
     g_autoptr(json_t) owned = message;
     g_autoptr(GError) error = NULL;
@@ -43,15 +44,7 @@ send_to(GwLane *lane, json_t *message)
     if (!gw_lane_send(lane, owned, &error)) {
         gw_debug(NULL, "an answer was not sent: %s", error->message);
     }
-}
-
-static void
-send_refusal(GwLane *lane, const char *what, const char *id, const GError *error)
-{
-    json_t *message = json_pack("{s:s, s:o}", "do", what, "error", gw_json_from_error(error));
-
-    gw_json_set_str(message, "move", id);
-    send_to(lane, message);
+    gw_lane_finish(lane);
 }
 
 /* --- visitors --------------------------------------------------------------------------------- */
@@ -105,9 +98,20 @@ on_check_answer(json_t *checks, void *data)
 {
     GwVisitor *visitor = data;
 
-    send_to(visitor->lane, json_pack("{s:s, s:i, s:O}", "do", "checked", "protocol",
-                                     GW_CHECK_PROTOCOL, "checks", checks));
+    answer_last(visitor->lane, json_pack("{s:s, s:i, s:O}", "do", "checked", "protocol",
+                                         GW_CHECK_PROTOCOL, "checks", checks));
     g_clear_pointer(&visitor->answer, gw_check_answer_free);
+}
+
+/* @lane: transfer full. */
+static void
+refuse(GwMoves *moves, GwLane *lane, const char *what, const char *id, const GError *error)
+{
+    json_t *message = json_pack("{s:s, s:o}", "do", what, "error", gw_json_from_error(error));
+
+    gw_json_set_str(message, "move", id);
+    visitor_new(moves, lane);
+    answer_last(lane, message);
 }
 
 /* --- prepare ---------------------------------------------------------------------------------- */
@@ -121,15 +125,20 @@ id_is_valid(const char *id)
 
 /* The record of a move to this host, from what the source says; NULL with an error. */
 static json_t *
-record_from(GwMoves *moves, const char *peer, const json_t *message, GError **error)
+record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generation, GError **error)
 {
     const char *id = NULL;
     const char *vm = NULL;
-    int64_t generation = 0;
+    const char *transport = "lane";
 
     if (!gw_json_need_string(message, "move", &id, error) ||
         !gw_json_need_string(message, "vm", &vm, error) || !gw_check_name("VM name", vm, error) ||
-        !gw_json_need_int(message, "generation", 1, INT64_MAX - 8, &generation, error)) {
+        !gw_json_opt_string(message, "transport", &transport, error)) {
+        return NULL;
+    }
+    if (strcmp(transport, "lane") != 0 && strcmp(transport, "direct") != 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED, "transport '%.40s' is unknown here",
+                    transport);
         return NULL;
     }
     if (!id_is_valid(id)) {
@@ -137,10 +146,10 @@ record_from(GwMoves *moves, const char *peer, const json_t *message, GError **er
         return NULL;
     }
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s}", "id", id, "vm", vm, "source",
-                     peer, "target", moves->options.host_name, "role", "target", "state",
-                     gw_move_state_info(GW_MOVE_PREPARING)->name, "generation",
+                     gw_lane_peer_name(lane), "target", moves->options.host_name, "role", "target",
+                     "state", gw_move_state_info(GW_MOVE_PREPARING)->name, "generation",
                      (json_int_t)generation, "started", (json_int_t)gw_wall_us(), "transport",
-                     gw_json_str(message, "transport", "lane"));
+                     transport);
 }
 
 static bool
@@ -172,12 +181,14 @@ static void
 serve_prepare(GwMoves *moves, GwLane *lane, json_t *message)
 {
     g_autoptr(GError) error = NULL;
-    const char *peer = gw_lane_peer_name(lane);
-    g_autoptr(json_t) record = record_from(moves, peer, message, &error);
+    g_autoptr(json_t) record = NULL;
+    int64_t generation = 0;
 
+    if (gw_json_need_int(message, "generation", 1, GW_MOVE_MAX_GENERATION, &generation, &error)) {
+        record = record_from(moves, lane, message, generation, &error);
+    }
     if (!record || !may_come(moves, record, &error)) {
-        send_refusal(lane, "refused", gw_json_str(message, "move", ""), error);
-        visitor_new(moves, lane);
+        refuse(moves, lane, "refused", gw_json_str(message, "move", ""), error);
         return;
     }
     GwMove *move = gw_move_new(moves, &gw_target_role, g_steal_pointer(&record));
@@ -194,21 +205,21 @@ static void
 serve_unknown(GwMoves *moves, GwLane *lane, json_t *message)
 {
     g_autoptr(GError) error = NULL;
-    int64_t given = gw_json_int(message, "generation", 0);
+    g_autoptr(json_t) record = NULL;
     GwVm *vm = gw_vms_find(moves->options.vms, gw_json_str(message, "vm", ""));
+    int64_t given = 0;
 
-    if (vm && gw_vm_state(vm) != GW_VM_INCOMING && gw_vm_generation(vm) >= given) {
-        send_to(lane,
-                json_pack("{s:s, s:s}", "do", "running", "move", gw_json_str(message, "move", "")));
-        visitor_new(moves, lane);
+    if (gw_json_need_int(message, "generation", 2, GW_MOVE_MAX_GENERATION, &given, &error)) {
+        record = record_from(moves, lane, message, given - 1, &error);
+    }
+    if (!record) {
+        refuse(moves, lane, "failed", gw_json_str(message, "move", ""), error);
         return;
     }
-    g_autoptr(json_t) copy = json_copy(message);
-    gw_json_set_int(copy, "generation", given - 1);
-    g_autoptr(json_t) record = record_from(moves, gw_lane_peer_name(lane), copy, &error);
-    if (!record) {
-        send_refusal(lane, "failed", gw_json_str(message, "move", ""), error);
+    if (vm && gw_vm_generation(vm) >= given) {
         visitor_new(moves, lane);
+        answer_last(lane, json_pack("{s:s, s:s}", "do", "running", "move",
+                                    gw_json_str(message, "move", "")));
         return;
     }
     GwMove *move = gw_move_new(moves, &gw_target_role, g_steal_pointer(&record));
@@ -227,8 +238,7 @@ serve_given_up(GwMoves *moves, GwLane *lane, json_t *message)
     } else if (move->role != &gw_target_role || strcmp(move->peer, gw_lane_peer_name(lane)) != 0) {
         g_autoptr(GError) error = g_error_new(GW_ERROR, GW_ERROR_REFUSED,
                                               "move %s is not between these two hosts", move->id);
-        send_refusal(lane, "failed", move->id, error);
-        visitor_new(moves, lane);
+        refuse(moves, lane, "failed", move->id, error);
     } else {
         gw_target_take_session(move, lane, message);
     }
@@ -239,8 +249,13 @@ gw_moves_serve(GwLane *lane, json_t *first_message, void *data)
 {
     GwMoves *moves = data;
     const char *what = gw_json_str(first_message, "do", "");
+    g_autoptr(GError) error = NULL;
 
-    if (strcmp(what, "check") == 0) {
+    if (!moves->is_loaded) {
+        g_set_error(&error, GW_ERROR, GW_ERROR_STATE, "godwitd on host '%s' is starting: try again",
+                    moves->options.host_name);
+        refuse(moves, lane, "failed", gw_json_str(first_message, "move", ""), error);
+    } else if (strcmp(what, "check") == 0) {
         GwVisitor *visitor = visitor_new(moves, lane);
         visitor->answer = gw_check_answer(moves, first_message, on_check_answer, visitor);
     } else if (strcmp(what, "prepare") == 0) {
@@ -248,10 +263,8 @@ gw_moves_serve(GwLane *lane, json_t *first_message, void *data)
     } else if (strcmp(what, "given-up") == 0) {
         serve_given_up(moves, lane, first_message);
     } else {
-        g_autoptr(GError) error =
-            g_error_new(GW_ERROR, GW_ERROR_UNSUPPORTED,
-                        "'%.40s' is unknown to this version of godwitd (" GODWIT_VERSION ")", what);
-        send_refusal(lane, "failed", gw_json_str(first_message, "move", ""), error);
-        visitor_new(moves, lane);
+        g_set_error(&error, GW_ERROR, GW_ERROR_UNSUPPORTED,
+                    "'%.40s' is unknown to this version of godwitd (" GODWIT_VERSION ")", what);
+        refuse(moves, lane, "failed", gw_json_str(first_message, "move", ""), error);
     }
 }

@@ -138,7 +138,10 @@ class Host:
             for group, keys in self.settings.items()))
 
     def start(self, **environment):
-        """Starts the daemon and waits until it says that it is ready."""
+        """Starts the daemon and waits until it says that it is ready.
+
+        With GODWIT_STOP_AT=STATE it stops itself when a move enters that state (fault points).
+        """
         notify = self.folder / "notify.sock"
         notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
@@ -146,8 +149,8 @@ class Host:
             ear.settimeout(0.2)
             self.process = self.namespace.popen(
                 [BUILD / "src/daemon/godwitd", "--config", self.config],
-                env={**os.environ, "NOTIFY_SOCKET": str(notify), **environment}, stdin=subprocess.DEVNULL,
-                stdout=open(self.log, "a"), stderr=subprocess.STDOUT)
+                env={**os.environ, "NOTIFY_SOCKET": str(notify), **environment},
+                stdin=subprocess.DEVNULL, stdout=open(self.log, "a"), stderr=subprocess.STDOUT)
             until = time.monotonic() + READY_TIMEOUT_S
             while time.monotonic() < until:
                 assert self.process.poll() is None, f"{self.name}: godwitd ended:\n{self.tail()}"
@@ -318,7 +321,8 @@ class Cluster:
             self.link = link(self.alpha.namespace, self.beta.namespace,
                              "10.77.0.1/24", "10.77.0.2/24", **link_options)
             for host in self.hosts:
-                host.start((stop_at or {}).get(host.name))
+                state = (stop_at or {}).get(host.name)
+                host.start(**({"GODWIT_STOP_AT": state} if state else {}))
             self.introduce()
         except BaseException:
             self.close()

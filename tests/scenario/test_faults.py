@@ -27,8 +27,8 @@ SOURCE = [("alpha", state) for state in ("planned", "checked", "prepared", "prec
 TARGET = [("beta", state) for state in ("preparing", "incoming", "accepted", "running")]
 # Where the source alone decides, and does so without the target.
 SOURCE_DECIDES = SOURCE[:5]
-BANDWIDTH = 20_000_000  # pre-copy lasts a few seconds at this rate
-UNDER_WAY_BYTES = 10_000_000
+BANDWIDTH = 10_000_000  # pre-copy lasts a few seconds at this rate
+UNDER_WAY_BYTES = 5_000_000
 
 stages = pytest.mark.parametrize("stage", SOURCE + TARGET, ids="-".join)
 
@@ -45,17 +45,18 @@ class Faulty:
         stop_at = stop_at or ({} if state == UNDER_WAY else {name: state})
         self.cluster = make_cluster(settings=SETTINGS, stop_at=stop_at)
         self.alpha, self.beta = self.cluster.hosts
-        self.vm = Vm(self.cluster, "guest", rate=5, set=16, fill=48)
+        self.vm = Vm(self.cluster, "guest", rate=5, set=16, fill=24)
         self.vm.boot(self.alpha)
-        threading.Thread(target=self._start_move, daemon=True).start()
+        limit = {"max_bandwidth_bytes_s": BANDWIDTH} if state == UNDER_WAY else {}
+        threading.Thread(target=self._start_move, kwargs=limit, daemon=True).start()
         if state == UNDER_WAY:
             wait_for(self._is_under_way, "pages on their way", 60)
         elif stop_at.get(name) == state:
             getattr(self.cluster, name).wait_stopped()
 
-    def _start_move(self):
+    def _start_move(self, **options):
         try:
-            self.cluster.start_move(self.vm, self.alpha, max_bandwidth_bytes_s=BANDWIDTH)
+            self.cluster.start_move(self.vm, self.alpha, **options)
         except (OSError, AssertionError, ValueError):
             pass  # the daemon was killed before it answered
 
@@ -123,10 +124,10 @@ def test_target_daemon_killed(faulty, stage):
     fault = faulty(stage)
     fault.beta.kill()
     fault.go_on()
-    fault.check_moves_again(fault.check_one_copy())
+    fault.check_one_copy()
 
 
-@stages
+@pytest.mark.parametrize("stage", SOURCE[3:7] + TARGET[1:3], ids="-".join)
 def test_both_daemons_killed(faulty, stage):
     fault = faulty(stage)
     fault.alpha.kill()
@@ -197,7 +198,6 @@ def test_cancel(faulty, stage):
         assert stage in SOURCE[5:]
     else:
         assert outcome == "cancelled" and host is fault.alpha
-    fault.check_moves_again(host)
 
 
 @pytest.mark.parametrize("way_back", ["cancelling", "rolling-back"])
@@ -213,7 +213,6 @@ def test_source_daemon_killed_on_the_way_back(faulty, way_back):
     fault.alpha.kill()
     fault.go_on()
     assert fault.check_one_copy() is fault.alpha
-    fault.check_moves_again(fault.alpha)
 
 
 def test_target_daemon_killed_when_it_has_refused(faulty):

@@ -1,0 +1,539 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What a restarted daemon makes of the records of moves, with the real store and real QEMUs: each
+ * state with and without its guest, records that are older than the VM they name, and left-overs.
+ * Whatever a record says, a VM of this host's own is not touched.
+ */
+#include "../vm/host.h"
+#include "base/fd.h"
+#include "support.h"
+
+#include <string.h>
+
+#define WEB "[vm]\nname = web\nmemory = 64 MiB\n"
+
+typedef struct Rig {
+    Host *host;
+    GwMoves *moves;
+    bool loaded;
+    unsigned asked; /* sessions that were wanted */
+} Rig;
+
+static GwLane *
+no_connection(const char *host, const GwLaneHandlers *handlers, void *data, void *network,
+              GError **error)
+{
+    ((Rig *)network)->asked++;
+    g_set_error(error, GW_ERROR, GW_ERROR_NOT_FOUND, "host '%s' is not known", host);
+    return NULL;
+}
+
+static const char *
+no_address(const char *host, void *network)
+{
+    return NULL;
+}
+
+static void
+on_loaded(json_t *value, const GError *error, void *data)
+{
+    g_assert_no_error(error);
+    *(bool *)data = true;
+}
+
+static void
+load_moves(Rig *rig)
+{
+    const GwMovesOptions options = {
+        .store = rig->host->store,
+        .vms = rig->host->vms,
+        .host_name = "alpha",
+        .run_dir = rig->host->run_dir,
+        .qemu_user = rig->host->qemu_user,
+        .network = {no_connection, no_address, rig},
+        .max_history = 1000,
+        .max_incoming = 4,
+    };
+
+    rig->loaded = false;
+    rig->moves = gw_moves_new(&options, on_loaded, &rig->loaded);
+    gw_moves_set_caps(rig->moves, host_caps());
+    WAIT_FOR(rig->loaded);
+}
+
+static void
+rig_init(Rig *rig)
+{
+    *rig = (Rig){.host = host_new()};
+}
+
+static void
+rig_clear(Rig *rig)
+{
+    g_clear_pointer(&rig->moves, gw_moves_free);
+    host_free(rig->host);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Rig, rig_clear)
+
+static GwVm *
+web_of(Rig *rig)
+{
+    return gw_vms_find(rig->host->vms, "web");
+}
+
+/* The daemon ends and comes back. */
+static void
+restart(Rig *rig)
+{
+    g_clear_pointer(&rig->moves, gw_moves_free);
+    host_stop_daemon(rig->host);
+    host_start_daemon(rig->host);
+    load_moves(rig);
+}
+
+static void
+put_move(Rig *rig, const char *id, const char *role, GwMoveState state, int64_t generation)
+{
+    const GwMoveStateInfo *info = gw_move_state_info(state);
+    bool is_source = strcmp(role, "source") == 0;
+    g_autofree char *key = g_strdup_printf("move/%s", id);
+    g_autoptr(json_t) record = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:[{s:s}], s:I}", "id", id, "vm", "web", "source",
+        is_source ? "alpha" : "beta", "target", is_source ? "beta" : "alpha", "role", role, "state",
+        info->name, "generation", (json_int_t)generation, "final", info->final, "history", "state",
+        info->name, "started", (json_int_t)g_get_real_time());
+    g_autofree char *text = gw_json_text(record);
+
+    host_put_record(rig->host, key, text);
+}
+
+static void
+put_owner(Rig *rig, const char *owner, int64_t generation)
+{
+    g_autofree char *text =
+        g_strdup_printf("{\"host\":\"%s\",\"generation\":%" G_GINT64_FORMAT "}", owner, generation);
+
+    host_put_record(rig->host, "vm/web/owner", text);
+}
+
+static GwMoveState
+state_of(Rig *rig, const char *id)
+{
+    return gw_moves_find(rig->moves, id)->state;
+}
+
+/* What is in the store, which is what the next restart finds. */
+static void
+assert_recorded(Rig *rig, const char *id, GwMoveState state)
+{
+    g_autofree char *key = g_strdup_printf("move/%s", id);
+    g_autofree char *text = host_record(rig->host, key);
+    g_autoptr(json_t) record = gw_json_parse(text, strlen(text), 65536, key, NULL);
+
+    g_assert_cmpstr(gw_json_str(record, "state", ""), ==, gw_move_state_info(state)->name);
+}
+
+static void
+on_reply(json_t *answer, const GError *error, void *data)
+{
+    g_assert_no_error(error);
+    *(bool *)data = true;
+}
+
+static void
+start_web(Rig *rig)
+{
+    GwVm *vm = web_of(rig) ? web_of(rig) : host_define(rig->host, WEB);
+
+    host_start(rig->host, vm);
+}
+
+static void
+pause_web(Rig *rig)
+{
+    bool done = false;
+
+    gw_qmp_call(gw_vm_qmp(web_of(rig)), "stop", NULL, on_reply, &done);
+    WAIT_FOR(done && gw_vm_state(web_of(rig)) == GW_VM_PAUSED);
+}
+
+/* As after a switchover: the guest stands still, its owner record says @owner. */
+static pid_t
+stand_still(Rig *rig, const char *owner, int64_t generation)
+{
+    start_web(rig);
+    pause_web(rig);
+    put_owner(rig, owner, generation);
+    return vm_pid(web_of(rig));
+}
+
+static void
+assert_untouched(Rig *rig, pid_t pid)
+{
+    GwVm *vm = web_of(rig);
+
+    g_assert_nonnull(vm);
+    g_assert_null(gw_vm_held_by(vm));
+    g_assert_cmpint(gw_vm_state(vm), ==, pid ? GW_VM_RUNNING : GW_VM_STOPPED);
+    if (pid) {
+        g_assert_cmpint(vm_pid(vm), ==, pid);
+    }
+}
+
+/* A zombie does not. */
+static bool
+runs(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    g_autofree char *text = gw_file_read(path, 4096, NULL, NULL);
+    const char *name_end = text ? strrchr(text, ')') : NULL;
+
+    return name_end && !strchr("ZX", name_end[2]);
+}
+
+/* Whatever recovery began has time to show: a command goes to QEMU and back, and so does a write.
+ */
+static void
+let_it_work(Rig *rig)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        g_autofree char *record = host_record(rig->host, "vm/web/definition");
+        GwVm *vm = web_of(rig);
+        bool done = false;
+        if (vm && gw_vm_qmp(vm)) {
+            gw_qmp_call(gw_vm_qmp(vm), "query-status", NULL, on_reply, &done);
+            WAIT_FOR(done);
+        }
+    }
+}
+
+/* --- the source's states ---------------------------------------------------------------------- */
+
+static void
+test_before_the_commit_point(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_PLANNED, GW_MOVE_PREPARED, GW_MOVE_SWITCHOVER,
+                                         GW_MOVE_ROLLING_BACK, GW_MOVE_CANCELLING};
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    pid_t pid = stand_still(&rig, "alpha", 1);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        bool cancelling = states[i] == GW_MOVE_CANCELLING;
+        g_autofree char *id = g_strdup_printf("m-%u", i);
+        put_move(&rig, id, "source", states[i], 1);
+        restart(&rig);
+        g_assert_cmpstr(gw_vm_held_by(web_of(&rig)), ==, id);
+        WAIT_FOR(gw_move_is_final(gw_moves_find(rig.moves, id)));
+        assert_recorded(&rig, id, cancelling ? GW_MOVE_CANCELLED : GW_MOVE_ROLLED_BACK);
+        assert_untouched(&rig, pid);
+        g_assert_cmpint(gw_vm_generation(web_of(&rig)), ==, 1);
+        pause_web(&rig);
+    }
+    g_assert_cmpuint(rig.asked, ==, 0);
+}
+
+/* The host was started anew, or QEMU died while no daemon ran. */
+static void
+test_before_the_commit_point_without_qemu(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_CHECKED, GW_MOVE_PRECOPY, GW_MOVE_CANCELLING};
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    host_define(rig.host, WEB);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_autofree char *id = g_strdup_printf("m-%u", i);
+        put_move(&rig, id, "source", states[i], 1);
+        restart(&rig);
+        WAIT_FOR(state_of(&rig, id) == GW_MOVE_GUEST_LOST);
+        assert_recorded(&rig, id, GW_MOVE_GUEST_LOST);
+        assert_untouched(&rig, 0);
+    }
+    start_web(&rig);
+}
+
+static void
+test_handed_over(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    stand_still(&rig, "beta", 2);
+
+    put_move(&rig, "m-1", "source", GW_MOVE_HANDED_OVER, 1);
+    restart(&rig);
+    let_it_work(&rig);
+    /* Nobody knows what the target did: the guest stays as it is and nobody can start it. */
+    g_assert_cmpint(state_of(&rig, "m-1"), ==, GW_MOVE_HANDED_OVER);
+    g_assert_cmpuint(rig.asked, >=, 1);
+    g_assert_cmpstr(gw_vm_held_by(web_of(&rig)), ==, "m-1");
+    g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_PAUSED);
+    g_autoptr(GError) error = host_fail_start(rig.host, web_of(&rig));
+    g_assert_error(error, GW_ERROR, GW_ERROR_STATE);
+}
+
+static void
+test_taken_back(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    pid_t pid = stand_still(&rig, "alpha", 3);
+
+    put_move(&rig, "m-1", "source", GW_MOVE_ROLLING_BACK, 1);
+    restart(&rig);
+    WAIT_FOR(state_of(&rig, "m-1") == GW_MOVE_ROLLED_BACK);
+    assert_untouched(&rig, pid);
+}
+
+/* --- the target's states ---------------------------------------------------------------------- */
+
+static void
+come_in(Rig *rig, const char *move_id)
+{
+    const json_t *q35 = json_object_get(host_caps()->machines, "q35");
+    g_autoptr(json_t) info =
+        json_pack("{s:s, s:s, s:s, s:s}", "accel", "tcg", "machine",
+                  gw_json_str(q35, "alias_of", "q35"), "cpu", "max", "qemu_version", "10.0.0");
+    g_auto(Outcome) outcome = {0};
+
+    gw_vms_prepare_incoming(rig->host->vms, definition_of(WEB), info, move_id, on_outcome,
+                            &outcome);
+    wait_outcome(&outcome);
+    g_assert_no_error(outcome.error);
+}
+
+static void
+test_coming_in(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_PREPARING, GW_MOVE_INCOMING};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        put_move(&rig, "m-1", "target", states[i], 1);
+        come_in(&rig, "m-1");
+        pid_t pid = vm_pid(web_of(&rig));
+        restart(&rig);
+        WAIT_FOR(state_of(&rig, "m-1") == GW_MOVE_REFUSED && !web_of(&rig));
+        g_assert_false(runs(pid));
+        assert_recorded(&rig, "m-1", GW_MOVE_REFUSED);
+        g_autofree char *records = host_record(rig.host, "vm/");
+        g_assert_null(records);
+    }
+}
+
+static void
+test_accepted(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    pid_t pid = stand_still(&rig, "alpha", 2);
+
+    put_move(&rig, "m-1", "target", GW_MOVE_ACCEPTED, 1);
+    restart(&rig);
+    WAIT_FOR(state_of(&rig, "m-1") == GW_MOVE_RUNNING);
+    WAIT_FOR(gw_vm_state(web_of(&rig)) == GW_VM_RUNNING);
+    assert_untouched(&rig, pid);
+    g_assert_cmpint(gw_vm_generation(web_of(&rig)), ==, 2);
+}
+
+/* Nobody knows whether it has run: it is not given back. */
+static void
+test_accepted_without_qemu(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    host_define(rig.host, WEB);
+    put_owner(&rig, "alpha", 2);
+
+    put_move(&rig, "m-1", "target", GW_MOVE_ACCEPTED, 1);
+    restart(&rig);
+    WAIT_FOR(state_of(&rig, "m-1") == GW_MOVE_GUEST_LOST);
+    assert_untouched(&rig, 0);
+}
+
+/* --- records that are older than the VM ------------------------------------------------------- */
+
+/* A stale record claims a VM that has come back, or that a later move holds. */
+static void
+test_stale_records(void)
+{
+    static const struct {
+        const char *role;
+        GwMoveState state;
+        int64_t generation; /* the VM is alpha's with 3 */
+    } stale[] = {
+        {"source", GW_MOVE_HANDED_OVER, 1}, {"source", GW_MOVE_HANDED_OVER, 2},
+        {"source", GW_MOVE_SWITCHOVER, 1},  {"source", GW_MOVE_SWITCHOVER, 2},
+        {"source", GW_MOVE_CANCELLING, 1},  {"target", GW_MOVE_ACCEPTED, 1},
+        {"target", GW_MOVE_PREPARING, 2},   {"target", GW_MOVE_INCOMING, 2},
+    };
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    start_web(&rig);
+    pid_t pid = vm_pid(web_of(&rig));
+
+    put_owner(&rig, "alpha", 3);
+    for (unsigned i = 0; i < G_N_ELEMENTS(stale); i++) {
+        g_autofree char *id = g_strdup_printf("m-%u", i);
+        put_move(&rig, id, stale[i].role, stale[i].state, stale[i].generation);
+        restart(&rig);
+        WAIT_FOR(stale[i].state == GW_MOVE_HANDED_OVER ||
+                 gw_move_is_final(gw_moves_find(rig.moves, id)));
+        let_it_work(&rig);
+        assert_untouched(&rig, pid);
+        g_autofree char *key = g_strdup_printf("move/%s", id);
+        host_put_record(rig.host, key, "{}"); /* not understood: left alone from now on */
+    }
+}
+
+/* Two records claim the VM: the newer one is right. */
+static void
+test_two_claims(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    stand_still(&rig, "beta", 2);
+
+    put_move(&rig, "m-1", "source", GW_MOVE_ROLLING_BACK, 1);
+    put_move(&rig, "m-2", "source", GW_MOVE_HANDED_OVER, 1);
+    restart(&rig);
+    WAIT_FOR(state_of(&rig, "m-1") == GW_MOVE_GUEST_LOST);
+    let_it_work(&rig);
+    g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_PAUSED);
+    g_assert_cmpstr(gw_vm_held_by(web_of(&rig)), ==, "m-2");
+}
+
+/* --- left-overs ------------------------------------------------------------------------------- */
+
+static void
+test_left_overs(void)
+{
+    static const struct {
+        const char *role;
+        GwMoveState state;
+        int64_t owned; /* by beta; the move began with 1 */
+    } left[] = {
+        {"source", GW_MOVE_SETTLED, 2},
+        {"source", GW_MOVE_GUEST_LOST, 2},
+        {"target", GW_MOVE_REFUSED, 3},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(left); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        pid_t pid = stand_still(&rig, "beta", left[i].owned);
+        put_move(&rig, "m-1", left[i].role, left[i].state, 1);
+        restart(&rig);
+        WAIT_FOR(!web_of(&rig));
+        g_assert_false(runs(pid));
+    }
+}
+
+static void
+test_incoming_left_overs(void)
+{
+    static const char *const holders[] = {"m-1", "m-unknown"};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(holders); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        come_in(&rig, holders[i]);
+        put_move(&rig, "m-1", "target", GW_MOVE_REFUSED, 1);
+        restart(&rig);
+        WAIT_FOR(!web_of(&rig));
+    }
+}
+
+/* Finished moves of all kinds and generations, and a VM that is this host's own. */
+static void
+test_own_vm_is_never_swept(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    start_web(&rig);
+    pid_t pid = vm_pid(web_of(&rig));
+    unsigned n = 0;
+
+    put_owner(&rig, "alpha", 3);
+    for (GwMoveState state = 0; state < GW_MOVE_N_STATES; state++) {
+        const GwMoveStateInfo *info = gw_move_state_info(state);
+        for (int64_t generation = 1; info->final && generation < 5; generation++) {
+            g_autofree char *id = g_strdup_printf("m-%u", n++);
+            put_move(&rig, id, info->target ? "target" : "source", state, generation);
+            if (state == GW_MOVE_GUEST_LOST) {
+                g_autofree char *other = g_strdup_printf("m-%u", n++);
+                put_move(&rig, other, "target", state, generation);
+            }
+        }
+    }
+    restart(&rig);
+    let_it_work(&rig);
+    assert_untouched(&rig, pid);
+    host_kill(rig.host, web_of(&rig));
+    restart(&rig);
+    let_it_work(&rig);
+    assert_untouched(&rig, 0);
+}
+
+/* --- records that cannot be understood -------------------------------------------------------- */
+
+static void
+test_bad_records(void)
+{
+    static const char *const bad[] = {
+        "",
+        "not json",
+        "[]",
+        "{}",
+        "{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"source\",\"state\":\"asleep\"}",
+        "{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"source\",\"state\":\"accepted\"}",
+        "{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"target\",\"state\":\"handed-over\"}",
+        "{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"source\",\"state\":\"handed-over\","
+        "\"generation\":9223372036854775807}",
+        "{\"id\":7,\"vm\":[],\"role\":{},\"state\":\"planned\",\"generation\":\"many\"}",
+    };
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    host_define(rig.host, WEB);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        host_put_record(rig.host, "move/m-0", bad[i]);
+        restart(&rig);
+        g_autoptr(json_t) list = gw_moves_list(rig.moves, 0);
+        g_assert_cmpuint(json_array_size(list), ==, 0);
+        g_autofree char *text = host_record(rig.host, "move/m-0");
+        g_assert_cmpstr(text, ==, bad[i]);
+        assert_untouched(&rig, 0);
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *reason = NULL;
+
+    g_test_init(&argc, &argv, NULL);
+    if (!hosts_possible(&reason)) {
+        g_print("1..0 # SKIP %s\n", reason);
+        hosts_done();
+        return 0;
+    }
+    g_test_add_func("/recovery/before-the-commit-point", test_before_the_commit_point);
+    g_test_add_func("/recovery/before-the-commit-point-without-qemu",
+                    test_before_the_commit_point_without_qemu);
+    g_test_add_func("/recovery/handed-over", test_handed_over);
+    g_test_add_func("/recovery/taken-back", test_taken_back);
+    g_test_add_func("/recovery/coming-in", test_coming_in);
+    g_test_add_func("/recovery/accepted", test_accepted);
+    g_test_add_func("/recovery/accepted-without-qemu", test_accepted_without_qemu);
+    g_test_add_func("/recovery/stale-records", test_stale_records);
+    g_test_add_func("/recovery/two-claims", test_two_claims);
+    g_test_add_func("/recovery/left-overs", test_left_overs);
+    g_test_add_func("/recovery/incoming-left-overs", test_incoming_left_overs);
+    g_test_add_func("/recovery/own-vm-is-never-swept", test_own_vm_is_never_swept);
+    g_test_add_func("/recovery/bad-records", test_bad_records);
+    int result = g_test_run();
+    hosts_done();
+    return result;
+}

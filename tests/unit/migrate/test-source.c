@@ -1,0 +1,554 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The sending host with a real QEMU and a target that does what a script says: answers of all
+ * kinds, too early, wrong, twice or never, and sessions that end at each step. Whatever the target
+ * does, the guest runs here afterwards unless it was given up, and nothing holds the VM.
+ */
+#include "../vm/host.h"
+#include "peer.h"
+
+#include <signal.h>
+#include <string.h>
+
+typedef struct Rig {
+    Peer peer;
+    Host *host;
+    GwMoves *moves;
+    bool loaded;
+    GwMove *move;
+    /* The script's. */
+    const char *step; /* at which it misbehaves */
+    const char *word; /* what it says there; NULL: it hangs up */
+    unsigned asked;   /* "given-up" */
+} Rig;
+
+static void
+on_loaded(json_t *value, const GError *error, void *data)
+{
+    g_assert_no_error(error);
+    *(bool *)data = true;
+}
+
+static void
+rig_init(Rig *rig, ScriptFn script)
+{
+    *rig = (Rig){.host = host_new()};
+    peer_init(&rig->peer, script, rig);
+    const GwMovesOptions options = {
+        .store = rig->host->store,
+        .vms = rig->host->vms,
+        .host_name = "alpha",
+        .run_dir = rig->host->run_dir,
+        .qemu_user = rig->host->qemu_user,
+        .network = {peer_connect, peer_address, &rig->peer},
+        .max_history = 1000,
+        .max_incoming = 4,
+    };
+
+    rig->moves = gw_moves_new(&options, on_loaded, &rig->loaded);
+    WAIT_FOR(rig->loaded);
+    host_start(rig->host, host_define(rig->host, "[vm]\nname = web\nmemory = 64 MiB\n"));
+}
+
+static void
+rig_clear(Rig *rig)
+{
+    gw_moves_free(rig->moves);
+    host_free(rig->host);
+    peer_clear(&rig->peer);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Rig, rig_clear)
+
+static GwVm *
+web_of(Rig *rig)
+{
+    return gw_vms_find(rig->host->vms, "web");
+}
+
+static void
+on_started(json_t *object, const GError *error, void *data)
+{
+    Rig *rig = data;
+
+    g_assert_no_error(error);
+    rig->move = gw_moves_find(rig->moves, gw_json_str(object, "id", ""));
+}
+
+static void
+start_move(Rig *rig)
+{
+    const GwMoveRequest request = {.vm = "web", .host = "beta"};
+
+    rig->move = NULL;
+    gw_moves_start(rig->moves, &request, on_started, rig);
+    WAIT_FOR(rig->move);
+}
+
+static void
+wait_for_move(Rig *rig, GwMoveState state)
+{
+    WAIT_FOR(gw_move_is_final(rig->move) || rig->move->state == state);
+    if (rig->move->state != state) {
+        g_error("%s: %s", gw_move_state_info(rig->move->state)->name,
+                gw_json_str(rig->move->record, "reason", ""));
+    }
+}
+
+static void
+assert_back(Rig *rig, int64_t generation)
+{
+    wait_for_move(rig, GW_MOVE_ROLLED_BACK);
+    WAIT_FOR(gw_vm_state(web_of(rig)) == GW_VM_RUNNING);
+    g_assert_null(gw_vm_held_by(web_of(rig)));
+    g_assert_cmpstr(gw_vm_owner(web_of(rig)), ==, "alpha");
+    g_assert_cmpint(gw_vm_generation(web_of(rig)), ==, generation);
+    g_autofree char *owner = host_record(rig->host, "vm/web/owner");
+    g_autoptr(json_t) record = gw_json_parse(owner, strlen(owner), 4096, "owner", NULL);
+    g_assert_cmpint(gw_json_int(record, "generation", 0), ==, generation);
+    g_assert_cmpstr(gw_json_str(record, "host", ""), ==, "alpha");
+}
+
+static void
+assert_gone(Rig *rig)
+{
+    WAIT_FOR(!web_of(rig));
+    g_autofree char *records = host_record(rig->host, "vm/");
+    g_assert_null(records);
+}
+
+/* --- the target ------------------------------------------------------------------------------- */
+
+static json_t *
+error_of(const char *text)
+{
+    return json_pack("{s:{s:s, s:s}}", "error", "code", "failed", "message", text);
+}
+
+static void
+behave(Peer *peer, GwLane *lane, json_t *message)
+{
+    const char *what = gw_json_str(message, "do", "");
+
+    if (strcmp(what, "check") == 0) {
+        peer_say(lane, message, "checked",
+                 json_pack("{s:[{s:s, s:s}]}", "checks", "id", "x", "status", "ok"));
+    } else if (strcmp(what, "prepare") == 0) {
+        peer_swallow_stream(peer, lane);
+        peer_say(lane, message, "prepared", NULL);
+    }
+}
+
+/* Does as it should until rig->step, then says rig->word or hangs up. */
+static void
+misbehave(Peer *peer, GwLane *lane, json_t *message)
+{
+    Rig *rig = peer->data;
+    const char *what = gw_json_str(message, "do", "");
+
+    rig->asked += strcmp(what, "given-up") == 0;
+    if (strcmp(what, rig->step) != 0) {
+        behave(peer, lane, message);
+    } else if (rig->word) {
+        peer_say(lane, message, rig->word, error_of("because"));
+    } else {
+        peer_hang_up(peer, lane);
+    }
+}
+
+/* --- before the commit point ------------------------------------------------------------------ */
+
+static void
+test_wrong_words(void)
+{
+    static const struct {
+        const char *step;
+        const char *word;
+    } cases[] = {
+        {"check", NULL},      {"check", "running"},   {"check", "prepared"},
+        {"prepare", NULL},    {"prepare", "running"}, {"prepare", "refused"},
+        {"prepare", "lost"},  {"prepare", "failed"},  {"prepare", "checked"},
+        {"prepare", "dance"},
+    };
+    g_auto(Rig) rig;
+    rig_init(&rig, misbehave);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        rig.step = cases[i].step;
+        rig.word = cases[i].word;
+        start_move(&rig);
+        assert_back(&rig, 1);
+    }
+}
+
+/* Ready, and gone before this host has written that it is. */
+static void
+prepared_and_gone(Peer *peer, GwLane *lane, json_t *message)
+{
+    behave(peer, lane, message);
+    if (strcmp(gw_json_str(message, "do", ""), "prepare") == 0) {
+        gw_lane_finish(lane);
+    }
+}
+
+static void
+test_gone_when_prepared(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, prepared_and_gone);
+
+    for (unsigned i = 0; i < 10; i++) {
+        start_move(&rig);
+        assert_back(&rig, 1);
+    }
+}
+
+/* Twice the same, and things that do not belong there, in between; each is ignored or ends the
+ * move. */
+static void
+babble(Peer *peer, GwLane *lane, json_t *message)
+{
+    static const char *const lines[] = {
+        "{\"do\":\"prepared\",\"move\":\"m-ffffffffffff\"}",
+        "{\"do\":\"running\",\"move\":\"m-ffffffffffff\"}",
+        "{\"do\":\"refused\",\"move\":7}",
+        "{\"do\":\"lost\"}",
+        "{}",
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(lines); i++) {
+        json_t *line = json_loads(lines[i], 0, NULL);
+        bool named = json_object_get(line, "move") != NULL;
+        if (named && strcmp(gw_json_str(message, "do", ""), "prepare") == 0) {
+            peer_say(lane, message, gw_json_str(line, "do", ""), line);
+        } else {
+            json_decref(line);
+        }
+    }
+    behave(peer, lane, message);
+    if (strcmp(gw_json_str(message, "do", ""), "prepare") == 0) {
+        peer_say(lane, message, "prepared", NULL);
+        peer_say(lane, message, "prepared", json_pack("{s:s, s:i}", "psk", "x", "port", -1));
+    } else if (strcmp(gw_json_str(message, "do", ""), "given-up") == 0) {
+        peer_say(lane, message, "refused", NULL);
+        peer_say(lane, message, "refused", NULL);
+        peer_say(lane, message, "running", NULL);
+        peer_say(lane, message, "lost", NULL);
+    }
+}
+
+static void
+test_babble(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, babble);
+
+    start_move(&rig);
+    assert_back(&rig, 3);
+}
+
+static void
+checks_of(Peer *peer, GwLane *lane, json_t *message)
+{
+    Rig *rig = peer->data;
+
+    if (strcmp(gw_json_str(message, "do", ""), "check") == 0) {
+        json_t *extra = json_object();
+        json_object_set_new(extra, "checks", json_loads(rig->word, JSON_DECODE_ANY, NULL));
+        peer_say(lane, message, "checked", extra);
+    }
+}
+
+/* A target that says no more, or less, than a row has is not passed. */
+static void
+test_hostile_checks(void)
+{
+    static const char *const answers[] = {
+        "null",
+        "7",
+        "{}",
+        "[]",
+        "[7]",
+        "[{}]",
+        "[[[]]]",
+        "[{\"status\":\"OK\"}]",
+        "[{\"status\":\"ok\"},{\"status\":7}]",
+        "[{\"status\":\"error\",\"message\":[],\"remedy\":{},\"id\":7}]",
+    };
+    g_auto(Rig) rig;
+    rig_init(&rig, checks_of);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(answers); i++) {
+        rig.word = answers[i];
+        start_move(&rig);
+        assert_back(&rig, 1);
+        const json_t *error = json_object_get(rig.move->record, "error");
+        g_assert_cmpstr(gw_json_str(error, "code", ""), ==, "checks-failed");
+    }
+}
+
+/* More than a record may hold: the record is written nonetheless. */
+static void
+test_huge_checks(void)
+{
+    g_autoptr(GString) text = g_string_new("[");
+    g_autofree char *filler = g_strnfill(9000, 'x');
+    g_auto(Rig) rig;
+    rig_init(&rig, checks_of);
+
+    for (unsigned i = 0; i < 100; i++) {
+        g_string_append_printf(text, "%s{\"status\":\"error\",\"id\":\"%s\",\"message\":\"%s\"}",
+                               i ? "," : "", i ? "x" : filler, filler);
+    }
+    g_string_append(text, "]");
+    rig.word = text->str;
+    start_move(&rig);
+    assert_back(&rig, 1);
+    g_autofree char *key = g_strdup_printf("move/%s", rig.move->id);
+    g_autofree char *record = host_record(rig.host, key);
+    g_assert_nonnull(strstr(record, "\"rolled-back\""));
+    g_assert_cmpuint(strlen(record), <, 512 * 1024);
+}
+
+/* Says nothing any more from rig->step on. */
+static void
+fall_silent(Peer *peer, GwLane *lane, json_t *message)
+{
+    Rig *rig = peer->data;
+
+    if (strcmp(gw_json_str(message, "do", ""), rig->step) != 0) {
+        behave(peer, lane, message);
+    }
+}
+
+static void
+on_cancelled(json_t *object, const GError *error, void *data)
+{
+    g_assert_no_error(error);
+    *(bool *)data = true;
+}
+
+static void
+test_cancel(void)
+{
+    static const char *const steps[] = {"check", "prepare"};
+    g_auto(Rig) rig;
+    rig_init(&rig, fall_silent);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(steps); i++) {
+        bool done = false;
+        rig.step = steps[i];
+        g_string_truncate(rig.peer.heard, 0);
+        start_move(&rig);
+        WAIT_FOR(strstr(rig.peer.heard->str, steps[i]));
+        gw_moves_cancel(rig.moves, rig.move->id, on_cancelled, &done);
+        WAIT_FOR(done);
+        wait_for_move(&rig, GW_MOVE_CANCELLED);
+        g_assert_null(gw_vm_held_by(web_of(&rig)));
+        g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_RUNNING);
+    }
+}
+
+static void
+test_freed_on_the_way(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_PLANNED, GW_MOVE_CHECKED, GW_MOVE_PRECOPY,
+                                         GW_MOVE_HANDED_OVER};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig, behave);
+        start_move(&rig);
+        WAIT_FOR(rig.move->state >= states[i]);
+        g_clear_pointer(&rig.moves, gw_moves_free);
+        /* QEMU and the VM go on, and nothing calls the move. */
+        for (unsigned n = 0; n < 5; n++) {
+            g_autofree char *record = host_record(rig.host, "vm/web/owner");
+        }
+    }
+}
+
+/* --- after it --------------------------------------------------------------------------------- */
+
+static void
+answer_given_up(Peer *peer, GwLane *lane, json_t *message)
+{
+    Rig *rig = peer->data;
+
+    if (strcmp(gw_json_str(message, "do", ""), "given-up") != 0) {
+        behave(peer, lane, message);
+        return;
+    }
+    g_assert_cmpint(gw_json_int(message, "generation", 0), ==, 2);
+    g_assert_cmpint(rig->move->state, ==, GW_MOVE_HANDED_OVER);
+    g_autofree char *owner = host_record(rig->host, "vm/web/owner");
+    g_assert_nonnull(strstr(owner, "beta"));
+    peer_say(lane, message, rig->word, error_of("because"));
+}
+
+static void
+test_running(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, answer_given_up);
+
+    rig.word = "running";
+    start_move(&rig);
+    wait_for_move(&rig, GW_MOVE_SETTLED);
+    assert_gone(&rig);
+    WAIT_FOR(strstr(rig.peer.heard->str, "settled"));
+    g_assert_cmpstr(rig.peer.heard->str, ==, "check prepare given-up settled ");
+}
+
+static void
+test_lost(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, answer_given_up);
+
+    rig.word = "lost";
+    start_move(&rig);
+    wait_for_move(&rig, GW_MOVE_GUEST_LOST);
+    assert_gone(&rig);
+}
+
+static void
+test_refused(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, answer_given_up);
+
+    rig.word = "refused";
+    start_move(&rig);
+    assert_back(&rig, 3);
+    /* And again, from where it is now. */
+    rig.word = "running";
+    rig.peer.script = behave;
+    start_move(&rig);
+    g_assert_cmpint(rig.move->generation, ==, 3);
+    wait_for_move(&rig, GW_MOVE_HANDED_OVER);
+}
+
+/* QEMU ended when it was not ours any more; then the guest comes back, to nobody. */
+static void
+test_refused_without_qemu(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, misbehave);
+
+    rig.step = "given-up";
+    rig.word = "failed";
+    start_move(&rig);
+    wait_for_move(&rig, GW_MOVE_HANDED_OVER);
+    WAIT_FOR(rig.asked > 0);
+    kill(vm_pid(web_of(&rig)), SIGKILL);
+    WAIT_FOR(gw_vm_state(web_of(&rig)) == GW_VM_STOPPED);
+    g_assert_cmpint(rig.move->state, ==, GW_MOVE_HANDED_OVER);
+    rig.word = "refused";
+    wait_for_move(&rig, GW_MOVE_GUEST_LOST);
+    g_assert_null(gw_vm_held_by(web_of(&rig)));
+    g_assert_cmpstr(gw_vm_owner(web_of(&rig)), ==, "alpha");
+    g_assert_cmpint(gw_vm_generation(web_of(&rig)), ==, 3);
+    host_start(rig.host, web_of(&rig));
+}
+
+/* Asked again and again, at a human pace; the guest stands still meanwhile. */
+static void
+test_asks_again(void)
+{
+    static const char *const words[] = {"failed", NULL};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig, misbehave);
+        rig.step = "given-up";
+        rig.word = words[i];
+        start_move(&rig);
+        int64_t begin_us = g_get_monotonic_time();
+        wait_for_move(&rig, GW_MOVE_HANDED_OVER);
+        WAIT_FOR(rig.asked >= 2);
+        int64_t seconds = (g_get_monotonic_time() - begin_us) / G_USEC_PER_SEC;
+        g_assert_cmpint(rig.asked, <=, 3 + seconds);
+        g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_PAUSED);
+        rig.step = "";
+        rig.peer.script = answer_given_up;
+        rig.word = "running";
+        wait_for_move(&rig, GW_MOVE_SETTLED);
+        assert_gone(&rig);
+    }
+}
+
+/* --- its own QEMU ----------------------------------------------------------------------------- */
+
+static void
+test_qemu_killed(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_PLANNED, GW_MOVE_CHECKED, GW_MOVE_PREPARED,
+                                         GW_MOVE_PRECOPY};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig, behave);
+        start_move(&rig);
+        WAIT_FOR(rig.move->state >= states[i]);
+        kill(vm_pid(web_of(&rig)), SIGKILL);
+        WAIT_FOR(gw_move_is_final(rig.move) || rig.move->state == GW_MOVE_HANDED_OVER);
+        if (gw_move_is_final(rig.move)) {
+            g_assert_cmpint(rig.move->state, ==, GW_MOVE_GUEST_LOST);
+            g_assert_null(gw_vm_held_by(web_of(&rig)));
+            g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_STOPPED);
+        }
+    }
+}
+
+static void
+on_refused_start(json_t *object, const GError *error, void *data)
+{
+    g_assert_error(error, GW_ERROR, GW_ERROR_STATE);
+    *(bool *)data = true;
+}
+
+static void
+test_one_move_at_a_time(void)
+{
+    const GwMoveRequest request = {.vm = "web", .host = "beta"};
+    bool told = false;
+    g_auto(Rig) rig;
+    rig_init(&rig, misbehave);
+
+    rig.step = "prepare";
+    rig.word = "refused";
+    start_move(&rig);
+    gw_moves_start(rig.moves, &request, on_refused_start, &told);
+    WAIT_FOR(told);
+    assert_back(&rig, 1);
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *reason = NULL;
+
+    g_test_init(&argc, &argv, NULL);
+    if (!hosts_possible(&reason)) {
+        g_print("1..0 # SKIP %s\n", reason);
+        hosts_done();
+        return 0;
+    }
+    g_test_add_func("/source/wrong-words", test_wrong_words);
+    g_test_add_func("/source/gone-when-prepared", test_gone_when_prepared);
+    g_test_add_func("/source/babble", test_babble);
+    g_test_add_func("/source/hostile-checks", test_hostile_checks);
+    g_test_add_func("/source/huge-checks", test_huge_checks);
+    g_test_add_func("/source/cancel", test_cancel);
+    g_test_add_func("/source/freed-on-the-way", test_freed_on_the_way);
+    g_test_add_func("/source/running", test_running);
+    g_test_add_func("/source/lost", test_lost);
+    g_test_add_func("/source/refused", test_refused);
+    g_test_add_func("/source/refused-without-qemu", test_refused_without_qemu);
+    g_test_add_func("/source/asks-again", test_asks_again);
+    g_test_add_func("/source/qemu-killed", test_qemu_killed);
+    g_test_add_func("/source/one-move-at-a-time", test_one_move_at_a_time);
+    int result = g_test_run();
+    hosts_done();
+    return result;
+}
