@@ -83,11 +83,13 @@ give_up(int status_fd, Step step)
 static void
 reset_signals(const Plan *plan)
 {
-    struct sigaction action = {.sa_handler = SIG_DFL};
+    /* The kernel's structure, all zero: SIG_DFL. glibc's call leaves out the two signals that it
+     * keeps for itself, and whoever started us may have had them ignored. */
+    const unsigned long action[4] = {0};
     sigset_t none;
 
     for (int number = 1; number < NSIG; number++) {
-        sigaction(number, &action, NULL);
+        syscall(SYS_rt_sigaction, number, action, NULL, sizeof(unsigned long));
     }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
