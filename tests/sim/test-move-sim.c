@@ -6,7 +6,8 @@
  * The world: a guest process on each side, one slot per kind of message on its way, a durable and
  * a remembered state on each host. What may happen at any time: a message arrives, is lost, or
  * arrives twice; QEMU converges, fails or dies; a daemon is killed (what was not durable is
- * forgotten) and started again; a timer fires; the operator cancels; the store fails.
+ * forgotten) and started again; a timer fires; the operator cancels; the store fails. And much
+ * later: the guest moves on from the target to a third host, the target forgets the move.
  *
  * In every world that can be reached: the guest does not run twice, and the source's record says
  * whose it is. From every world that can be reached: if nothing fails any more, both hosts come to
@@ -33,7 +34,10 @@ typedef enum Message {
     MSG_RUNNING = 1 << 5,
     MSG_REFUSED = 1 << 6,
     MSG_LOST = 1 << 7,
+    MSG_SETTLED = 1 << 8,
 } Message;
+
+#define N_MESSAGES 9
 
 /* No target record yet. */
 #define NOTHING GW_MOVE_N_STATES
@@ -45,12 +49,14 @@ typedef struct World {
     uint8_t target_durable;
     uint8_t source_guest;
     uint8_t target_guest;
-    uint8_t messages;
+    uint8_t moved_on; /* the guest runs on a third host */
+    uint16_t messages;
     uint8_t source_down; /* the daemon is dead */
     uint8_t target_down;
     uint8_t given_up; /* heard by the target */
     uint8_t started;  /* the target's guest has run at some time */
     uint8_t fresh;    /* ACCEPTED was entered by the daemon that runs now */
+    uint8_t knows;    /* the target has heard that the source knows the end */
     uint8_t faults;   /* left to happen; bounds the walk */
 } World;
 
@@ -102,6 +108,19 @@ source_work(World *world)
         world->messages |= MSG_ABORT;
     } else if (world->source == GW_MOVE_SETTLED) {
         world->source_guest = GUEST_NONE;
+        world->messages |= MSG_SETTLED;
+    }
+}
+
+static void
+target_answer(World *world)
+{
+    if (world->target == GW_MOVE_RUNNING) {
+        world->messages |= MSG_RUNNING;
+    } else if (world->target == GW_MOVE_REFUSED) {
+        world->messages |= MSG_REFUSED;
+    } else if (world->target == GW_MOVE_GUEST_LOST) {
+        world->messages |= MSG_LOST;
     }
 }
 
@@ -110,14 +129,10 @@ target_work(World *world)
 {
     if (world->target == GW_MOVE_INCOMING) {
         world->messages |= MSG_PREPARED;
-    } else if (world->target == GW_MOVE_RUNNING) {
-        world->messages |= MSG_RUNNING;
     } else if (world->target == GW_MOVE_REFUSED) {
         world->target_guest = GUEST_NONE;
-        world->messages |= MSG_REFUSED;
-    } else if (world->target == GW_MOVE_GUEST_LOST) {
-        world->messages |= MSG_LOST;
     }
+    target_answer(world);
 }
 
 /* The mover: a step that must be durable first is durable when its work begins. */
@@ -163,20 +178,25 @@ maybe_hand_to_target(World *world)
     }
 }
 
-/* A question about a move that the target does not know is answered by a durable refusal. */
+/*
+ * A question about a move that the target does not know is answered by a durable refusal, unless
+ * the guest is there; whatever is there is not touched.
+ */
 static void
 target_hears_given_up(World *world)
 {
+    if (world->target == NOTHING && world->target_guest == GUEST_RUNNING) {
+        world->messages |= MSG_RUNNING;
+        return;
+    }
     if (world->target == NOTHING) {
         world->target = world->target_durable = GW_MOVE_REFUSED;
-        target_work(world);
+        world->messages |= MSG_REFUSED;
         return;
     }
     world->given_up = 1;
     maybe_hand_to_target(world);
-    if (gw_move_state_info((GwMoveState)world->target)->final) {
-        target_work(world);
-    }
+    target_answer(world);
 }
 
 static void
@@ -214,10 +234,14 @@ deliver(World *world, Message message)
     case MSG_LOST:
         source_event(world, GW_MOVE_EVENT_PEER_LOST);
         break;
+    case MSG_SETTLED:
+        world->knows = 1;
+        break;
     }
 }
 
-#define TO_TARGET (MSG_PREPARE | MSG_STREAM | MSG_GIVEN_UP | MSG_ABORT)
+#define FIRST_SESSION (MSG_PREPARE | MSG_STREAM | MSG_ABORT)
+#define TO_TARGET     (FIRST_SESSION | MSG_GIVEN_UP | MSG_SETTLED)
 
 static bool
 can_arrive(const World *world, Message message)
@@ -272,7 +296,9 @@ target_steps(Walk *walk, const World *now)
     } else if (now->target == GW_MOVE_INCOMING) {
         /* The source is silent for long enough, or the stream ended half way. */
         target_event(&next, GW_MOVE_EVENT_TIMEOUT);
-    } else if (now->target == GW_MOVE_ACCEPTED && now->target_guest == GUEST_DEAD) {
+    } else if (now->target == GW_MOVE_ACCEPTED &&
+               (now->target_guest == GUEST_DEAD || now->moved_on)) {
+        /* RUNNING was not written, and the VM's owner record says that it is another's by now. */
         target_event(&next, GW_MOVE_EVENT_QEMU_GONE);
     } else if (now->target == GW_MOVE_ACCEPTED) {
         next.target_guest = GUEST_RUNNING;
@@ -282,14 +308,41 @@ target_steps(Walk *walk, const World *now)
     visit(walk, &next);
 }
 
+/*
+ * Much later. The target forgets only what nobody can ask about any more, or what it would say
+ * again: by then the session that prepared the move is long over, but the source may still ask.
+ */
+static void
+afterwards(Walk *walk, const World *now)
+{
+    World next = *now;
+
+    if (now->target_down || now->target == NOTHING) {
+        return;
+    }
+    if (now->target == GW_MOVE_RUNNING && now->target_guest == GUEST_RUNNING) {
+        next.target_guest = GUEST_NONE;
+        next.moved_on = 1;
+        visit(walk, &next);
+    }
+    next = *now;
+    if (gw_move_state_info((GwMoveState)now->target)->final &&
+        (now->target == GW_MOVE_REFUSED || now->knows)) {
+        next.target = next.target_durable = NOTHING;
+        next.given_up = next.fresh = 0;
+        next.messages &= (uint16_t)~FIRST_SESSION;
+        visit(walk, &next);
+    }
+}
+
 static void
 deliveries(Walk *walk, const World *now)
 {
-    for (int bit = 0; bit < 8; bit++) {
+    for (int bit = 0; bit < N_MESSAGES; bit++) {
         Message message = (Message)(1 << bit);
         if (can_arrive(now, message)) {
             World once = *now;
-            once.messages &= (uint8_t)~message;
+            once.messages &= (uint16_t)~message;
             World twice = *now;
             deliver(&once, message);
             deliver(&twice, message);
@@ -394,11 +447,11 @@ faults(Walk *walk, const World *now)
     if (now->faults == 0) {
         return;
     }
-    for (int bit = 0; bit < 8; bit++) {
+    for (int bit = 0; bit < N_MESSAGES; bit++) {
         if (now->messages & (1 << bit)) {
             World next = *now;
             next.faults--;
-            next.messages &= (uint8_t) ~(1 << bit);
+            next.messages &= (uint16_t) ~(1 << bit);
             visit(walk, &next);
         }
     }
@@ -445,7 +498,8 @@ static void
 check_safety(const World *world)
 {
     g_autofree char *text = describe(world);
-    bool twice = world->source_guest == GUEST_RUNNING && world->target_guest == GUEST_RUNNING;
+    bool elsewhere = world->target_guest == GUEST_RUNNING || world->moved_on;
+    bool twice = world->source_guest == GUEST_RUNNING && elsewhere;
 
     if (twice) {
         g_error("the guest runs twice: %s", text);
@@ -472,7 +526,8 @@ static void
 check_end(const World *world)
 {
     g_autofree char *text = describe(world);
-    int running = (world->source_guest == GUEST_RUNNING) + (world->target_guest == GUEST_RUNNING);
+    int running = (world->source_guest == GUEST_RUNNING) + (world->target_guest == GUEST_RUNNING) +
+                  world->moved_on;
     bool died = world->source_guest == GUEST_DEAD || world->target_guest == GUEST_DEAD;
 
     if (running != 1 && !died) {
@@ -544,6 +599,7 @@ test_every_order_of_events(void)
         }
         source_steps(&walk, now);
         target_steps(&walk, now);
+        afterwards(&walk, now);
         deliveries(&walk, now);
         restarts(&walk, now);
         writes(&walk, now);

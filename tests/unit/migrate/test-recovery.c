@@ -197,7 +197,7 @@ static void
 let_it_work(Rig *rig)
 {
     for (unsigned i = 0; i < 3; i++) {
-        g_autofree char *record = host_record(rig->host, "vm/web/definition");
+        g_free(host_record(rig->host, "vm/web/definition"));
         GwVm *vm = web_of(rig);
         bool done = false;
         if (vm && gw_vm_qmp(vm)) {
@@ -489,8 +489,8 @@ test_bad_records(void)
         "{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"source\",\"state\":\"asleep\"}",
         "{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"source\",\"state\":\"accepted\"}",
         "{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"target\",\"state\":\"handed-over\"}",
-        "{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"source\",\"state\":\"handed-over\","
-        "\"generation\":9223372036854775807}",
+        ("{\"id\":\"m-0\",\"vm\":\"web\",\"role\":\"source\",\"state\":\"handed-over\","
+         "\"generation\":9223372036854775807}"),
         "{\"id\":7,\"vm\":[],\"role\":{},\"state\":\"planned\",\"generation\":\"many\"}",
     };
     g_auto(Rig) rig;

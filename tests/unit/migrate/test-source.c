@@ -362,7 +362,7 @@ test_freed_on_the_way(void)
         g_clear_pointer(&rig.moves, gw_moves_free);
         /* QEMU and the VM go on, and nothing calls the move. */
         for (unsigned n = 0; n < 5; n++) {
-            g_autofree char *record = host_record(rig.host, "vm/web/owner");
+            g_free(host_record(rig.host, "vm/web/owner"));
         }
     }
 }
@@ -501,6 +501,50 @@ test_qemu_killed(void)
 }
 
 static void
+refuse_after_reset(json_t *answer, const GError *error, void *data)
+{
+    Peer *peer = data;
+    Rig *rig = peer->data;
+
+    g_assert_no_error(error);
+    rig->step = "prepare";
+    rig->word = "refused";
+    g_autoptr(json_t) message = json_pack("{s:s, s:s}", "do", "prepare", "move", rig->move->id);
+    misbehave(peer, g_ptr_array_index(peer->sessions, peer->sessions->len - 1), message);
+}
+
+/* The guest ends by itself just before the target says no. */
+static void
+reset_first(Peer *peer, GwLane *lane, json_t *message)
+{
+    Rig *rig = peer->data;
+
+    if (strcmp(gw_json_str(message, "do", ""), "prepare") == 0) {
+        gw_qmp_call(gw_vm_qmp(web_of(rig)), "system_reset", NULL, refuse_after_reset, peer);
+    } else {
+        behave(peer, lane, message);
+    }
+}
+
+/* A guest that cannot run any more does not keep its VM held for ever. */
+static void
+test_guest_ended_by_itself(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, reset_first);
+
+    host_kill(rig.host, web_of(&rig));
+    gw_vms_discard(rig.host->vms, web_of(&rig), NULL, NULL);
+    WAIT_FOR(!web_of(&rig));
+    host_start(rig.host, host_define(rig.host, "[vm]\nname = web\nmemory = 64 MiB\n[extra]\n"
+                                               "arguments = -no-reboot -no-shutdown\n"));
+    start_move(&rig);
+    wait_for_move(&rig, GW_MOVE_ROLLED_BACK);
+    g_assert_null(gw_vm_held_by(web_of(&rig)));
+    g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_PAUSED);
+}
+
+static void
 on_refused_start(json_t *object, const GError *error, void *data)
 {
     g_assert_error(error, GW_ERROR, GW_ERROR_STATE);
@@ -547,6 +591,7 @@ main(int argc, char **argv)
     g_test_add_func("/source/refused-without-qemu", test_refused_without_qemu);
     g_test_add_func("/source/asks-again", test_asks_again);
     g_test_add_func("/source/qemu-killed", test_qemu_killed);
+    g_test_add_func("/source/guest-ended-by-itself", test_guest_ended_by_itself);
     g_test_add_func("/source/one-move-at-a-time", test_one_move_at_a_time);
     int result = g_test_run();
     hosts_done();

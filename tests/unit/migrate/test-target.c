@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The receiving host with a real QEMU that waits, and a source played by the test: it goes, aborts,
+ * lies, or is silent at each step, and QEMU or the store fail. Whatever it does, nothing runs here
+ * that was not given and proven, what is refused is gone before that is said, and no other VM is
+ * touched. (Whole streams are the scenarios' business.)
+ */
+#include "../vm/host.h"
+#include "base/fd.h"
+#include "peer.h"
+
+#include <glib/gstdio.h>
+#include <signal.h>
+#include <string.h>
+
+#define ID   "m-0123456789ab"
+#define TEXT "[vm]\nname = web\nmemory = 64 MiB\n"
+
+typedef struct Rig {
+    Host *host;
+    Peer peer;
+    FakeStore *fake; /* of the moves, if they have one of their own */
+    GwMoves *moves;
+    bool loaded;
+} Rig;
+
+static void
+no_script(Peer *peer, GwLane *lane, json_t *message)
+{
+    g_assert_not_reached();
+}
+
+static void
+on_loaded(json_t *value, const GError *error, void *data)
+{
+    g_assert_no_error(error);
+    *(bool *)data = true;
+}
+
+static void
+rig_init_with(Rig *rig, FakeStore *fake)
+{
+    *rig = (Rig){.host = host_new(), .fake = fake};
+    /* QEMU's user has to get through. */
+    g_assert_cmpint(g_chmod(rig->host->run_dir, 0711), ==, 0);
+    peer_init(&rig->peer, no_script, NULL);
+    const GwMovesOptions options = {
+        .store = fake ? fake->store : rig->host->store,
+        .vms = rig->host->vms,
+        .host_name = "alpha",
+        .run_dir = rig->host->run_dir,
+        .qemu_user = rig->host->qemu_user,
+        .network = {peer_connect, peer_address, &rig->peer},
+        .direct_port_min = 49300,
+        .direct_port_max = 49400,
+        .refuse_timeout_ms = 300,
+        .max_history = 1000,
+        .max_incoming = 4,
+    };
+
+    rig->moves = gw_moves_new(&options, on_loaded, &rig->loaded);
+    gw_moves_set_caps(rig->moves, host_caps());
+    WAIT_FOR(rig->loaded);
+    peer_open_door(&rig->peer, rig->moves);
+}
+
+static void
+rig_init(Rig *rig)
+{
+    rig_init_with(rig, NULL);
+}
+
+static void
+rig_clear(Rig *rig)
+{
+    gw_moves_free(rig->moves);
+    host_free(rig->host);
+    peer_clear(&rig->peer);
+    g_clear_pointer(&rig->fake, fake_store_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Rig, rig_clear)
+
+static GwVm *
+web_of(Rig *rig)
+{
+    return gw_vms_find(rig->host->vms, "web");
+}
+
+static GwMove *
+move_of(Rig *rig)
+{
+    return gw_moves_find(rig->moves, ID);
+}
+
+static json_t *
+prepare_message(const char *transport)
+{
+    const json_t *q35 = json_object_get(host_caps()->machines, "q35");
+
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:{s:s, s:s, s:s}}", "do", "prepare", "move",
+                     ID, "vm", "web", "generation", 1, "transport", transport, "definition", TEXT,
+                     "run", "accel", "tcg", "machine", gw_json_str(q35, "alias_of", "q35"), "cpu",
+                     "max");
+}
+
+static json_t *
+given_up(int64_t generation)
+{
+    return json_pack("{s:s, s:s, s:s, s:I}", "do", "given-up", "move", ID, "vm", "web",
+                     "generation", (json_int_t)generation);
+}
+
+/* As far as "prepared". */
+static Caller *
+prepare(Rig *rig, const char *transport)
+{
+    Caller *caller = caller_new(&rig->peer);
+
+    caller_say(caller, prepare_message(transport));
+    const json_t *answer = caller_hear(caller);
+    g_assert_cmpstr(gw_json_str(answer, "do", ""), ==, "prepared");
+    g_assert_cmpint(gw_vm_state(web_of(rig)), ==, GW_VM_INCOMING);
+    g_assert_cmpstr(gw_vm_held_by(web_of(rig)), ==, ID);
+    return caller;
+}
+
+static void
+assert_refused(Rig *rig)
+{
+    WAIT_FOR(move_of(rig)->state == GW_MOVE_REFUSED && !web_of(rig));
+    WAIT_FOR(move_of(rig)->calls == 0);
+    g_autofree char *record = host_record(rig->host, "move/" ID);
+    g_assert_nonnull(strstr(record, "\"refused\""));
+    g_autofree char *vm = host_record(rig->host, "vm/");
+    g_assert_null(vm);
+}
+
+/* "refused" is said when nothing of it is left here. */
+static void
+hear_refused(Rig *rig, Caller *caller)
+{
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "refused");
+    g_assert_null(web_of(rig));
+    assert_refused(rig);
+}
+
+/* --- before the stream ------------------------------------------------------------------------ */
+
+static void
+test_abort(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+
+    caller_say(caller,
+               json_pack("{s:s, s:s, s:{s:i}}", "do", "abort", "move", ID, "error", "code", 7));
+    hear_refused(&rig, caller);
+}
+
+/* While QEMU is being started, at several moments. */
+static void
+test_abort_while_preparing(void)
+{
+    for (unsigned i = 0; i < 6; i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        g_autoptr(Caller) caller = caller_new(&rig.peer);
+        caller_say(caller, prepare_message("lane"));
+        if (i > 0) {
+            WAIT_FOR(web_of(&rig));
+        }
+        for (unsigned n = 0; n < 3 * i; n++) {
+            g_main_context_iteration(NULL, FALSE);
+        }
+        caller_say(caller, json_pack("{s:s, s:s}", "do", "abort", "move", ID));
+        WAIT_FOR(move_of(&rig));
+        assert_refused(&rig);
+    }
+}
+
+static void
+test_source_goes(void)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        Caller *caller = i == 3 ? prepare(&rig, "lane") : caller_new(&rig.peer);
+        if (i < 3) {
+            caller_say(caller, prepare_message("lane"));
+            WAIT_FOR(i == 0 ? move_of(&rig) != NULL : web_of(&rig) != NULL);
+        }
+        caller_free(caller);
+        assert_refused(&rig);
+    }
+}
+
+static void
+test_qemu_killed(void)
+{
+    static const char *const transports[] = {"lane", "direct"};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(transports); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        g_autoptr(Caller) caller = prepare(&rig, transports[i]);
+        kill(vm_pid(web_of(&rig)), SIGKILL);
+        hear_refused(&rig, caller);
+    }
+}
+
+/* QEMU ends between its start and the report of it. */
+static void
+test_qemu_killed_while_preparing(void)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        g_autoptr(Caller) caller = caller_new(&rig.peer);
+        caller_say(caller, prepare_message("lane"));
+        WAIT_FOR(web_of(&rig) && vm_pid(web_of(&rig)) > 0);
+        for (unsigned n = 0; n < 2 * i && vm_pid(web_of(&rig)) > 0; n++) {
+            g_main_context_iteration(NULL, FALSE);
+        }
+        if (web_of(&rig) && vm_pid(web_of(&rig)) > 0) {
+            kill(vm_pid(web_of(&rig)), SIGKILL);
+        }
+        WAIT_FOR(move_of(&rig)->state == GW_MOVE_REFUSED);
+        assert_refused(&rig);
+    }
+}
+
+static void
+test_operator_cancels(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+
+    gw_move_fail(move_of(&rig), GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "cancelled on request");
+    hear_refused(&rig, caller);
+}
+
+/* An operator's own VM of that name, in any state of its history, stays what it is. */
+static void
+test_name_is_taken(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    GwVm *own = host_define(rig.host, TEXT);
+    host_start(rig.host, own);
+    pid_t pid = vm_pid(own);
+    g_autoptr(Caller) caller = caller_new(&rig.peer);
+
+    caller_say(caller, prepare_message("lane"));
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "refused");
+    g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
+    g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_RUNNING);
+    g_assert_null(gw_vm_held_by(web_of(&rig)));
+    /* And so it does when it is asked about that move. */
+    g_autoptr(Caller) again = caller_new(&rig.peer);
+    caller_say(again, given_up(2));
+    g_assert_cmpstr(gw_json_str(caller_hear(again), "do", ""), ==, "refused");
+    g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
+}
+
+static void
+test_direct(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autofree char *folder = g_strdup_printf("%s/key-" ID, rig.host->run_dir);
+    g_autoptr(Caller) caller = caller_new(&rig.peer);
+
+    caller_say(caller, prepare_message("direct"));
+    const json_t *answer = caller_hear(caller);
+    g_assert_cmpstr(gw_json_str(answer, "do", ""), ==, "prepared");
+    g_assert_cmpint(gw_json_int(answer, "port", 0), >=, 49300);
+    g_assert_cmpuint(strlen(gw_json_str(answer, "psk", "")), ==, 64);
+    g_assert_true(g_file_test(folder, G_FILE_TEST_IS_DIR));
+    /* The key is in no record. */
+    g_autofree char *record = host_record(rig.host, "move/" ID);
+    g_assert_null(strstr(record, gw_json_str(answer, "psk", "")));
+    caller_say(caller, json_pack("{s:s, s:s}", "do", "abort", "move", ID));
+    hear_refused(&rig, caller);
+    g_assert_false(g_file_test(folder, G_FILE_TEST_EXISTS));
+}
+
+/* --- a source that lies ----------------------------------------------------------------------- */
+
+/* Given up, but nothing was sent: never started, and refused after a while. */
+static void
+test_given_up_without_a_stream(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+
+    caller_say(caller, given_up(2));
+    caller_say(caller, given_up(2));
+    hear_refused(&rig, caller);
+}
+
+static void
+test_given_up_early(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = caller_new(&rig.peer);
+
+    caller_say(caller, prepare_message("lane"));
+    caller_say(caller, given_up(2)); /* before QEMU was even started */
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "prepared");
+    g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_INCOMING);
+    hear_refused(&rig, caller);
+}
+
+static void
+test_other_generation(void)
+{
+    static const int64_t generations[] = {INT64_MIN, 0, 1, 3, INT64_MAX};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(generations); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        g_autoptr(Caller) caller = prepare(&rig, "lane");
+        caller_say(caller, given_up(generations[i]));
+        hear_refused(&rig, caller);
+    }
+}
+
+/* Things that are not said here, or of another move, change nothing. */
+static void
+test_babble(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+
+    caller_say(caller, prepare_message("lane"));
+    caller_say(caller, json_pack("{s:s, s:s}", "do", "abort", "move", "m-ffffffffffff"));
+    caller_say(caller, json_pack("{s:s, s:s}", "do", "running", "move", ID));
+    caller_say(caller, json_pack("{s:i, s:[]}", "do", 7, "move"));
+    g_autoptr(Caller) other = caller_new(&rig.peer);
+    caller_say(other, prepare_message("lane"));
+    g_assert_cmpstr(gw_json_str(caller_hear(other), "do", ""), ==, "refused");
+    g_assert_cmpint(move_of(&rig)->state, ==, GW_MOVE_INCOMING);
+    g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_INCOMING);
+    /* Settled before anything has happened: only the session ends, and with it the move. */
+    caller_say(caller, json_pack("{s:s, s:s}", "do", "settled", "move", ID));
+    assert_refused(&rig);
+    g_assert_false(gw_json_bool(move_of(&rig)->record, "settled", false));
+}
+
+/* A stream that is no guest: QEMU does not load it. */
+static void
+test_nonsense_stream(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+    g_autoptr(GError) error = NULL;
+    GwFd pair[2];
+    static const char nonsense[] = "This is not what QEMU's stream begins with, nor its end.";
+
+    bool made = gw_fd_socketpair(pair, &error);
+    g_assert_true(made);
+    bool started = gw_lane_start_stream(caller->lane, pair[0], &error);
+    g_assert_no_error(error);
+    g_assert_true(started);
+    bool written = gw_fd_write_full(pair[1], nonsense, sizeof nonsense);
+    g_assert_true(written);
+    gw_fd_close(pair[1]);
+    caller_say(caller, given_up(2));
+    hear_refused(&rig, caller);
+}
+
+/* --- the records ------------------------------------------------------------------------------ */
+
+/*
+ * QEMU dies while ACCEPTED is being written: it was never started, so the guest goes back to the
+ * source, and the owner record with it, in one transaction.
+ */
+static void
+test_start_refused(void)
+{
+    g_auto(Rig) rig;
+    rig_init_with(&rig, fake_store_new());
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+    GwMove *move = move_of(&rig);
+    GwTarget *target = move->side;
+
+    WAIT_FOR(g_queue_is_empty(&rig.fake->pending));
+    rig.fake->manual = true;
+    target->loaded = target->stream_whole = true;
+    caller_say(caller, given_up(2));
+    WAIT_FOR(!g_queue_is_empty(&rig.fake->pending));
+    g_autofree char *ours = fake_store_pending_text(rig.fake, "vm/web/owner");
+    g_assert_cmpstr(ours, ==, "{\"host\":\"alpha\",\"generation\":2}");
+    kill(vm_pid(web_of(&rig)), SIGKILL);
+    WAIT_FOR(gw_vm_state(web_of(&rig)) == GW_VM_STOPPED);
+    g_assert_cmpint(move->state, ==, GW_MOVE_INCOMING);
+    fake_store_answer(rig.fake, false);
+    g_assert_cmpint(move->state, ==, GW_MOVE_ACCEPTED);
+    g_autofree char *theirs = fake_store_pending_text(rig.fake, "vm/web/owner");
+    g_assert_cmpstr(theirs, ==, "{\"host\":\"beta\",\"generation\":3}");
+    g_assert_cmpuint(caller->answers->len, ==, 1);
+    fake_store_answer(rig.fake, false);
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "refused");
+    g_assert_null(web_of(&rig));
+    rig.fake->manual = false;
+}
+
+/* ACCEPTED cannot be written: nothing was started, so it is refused when the store can say so. */
+static void
+test_accepted_is_not_written(void)
+{
+    g_auto(Rig) rig;
+    rig_init_with(&rig, fake_store_new());
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+    GwMove *move = move_of(&rig);
+    GwTarget *target = move->side;
+
+    WAIT_FOR(g_queue_is_empty(&rig.fake->pending));
+    rig.fake->full = true;
+    rig.fake->commits = 0;
+    target->loaded = target->stream_whole = true;
+    caller_say(caller, given_up(2));
+    WAIT_FOR(rig.fake->commits >= 2);
+    caller_say(caller, given_up(2));
+    g_assert_cmpint(move->state, ==, GW_MOVE_INCOMING);
+    g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_INCOMING);
+    g_assert_cmpuint(caller->answers->len, ==, 1);
+    rig.fake->full = false;
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "refused");
+    g_assert_null(web_of(&rig));
+}
+
+static void
+test_freed_on_the_way(void)
+{
+    for (unsigned i = 0; i < 6; i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        g_autoptr(Caller) caller = caller_new(&rig.peer);
+        caller_say(caller, prepare_message(i % 2 ? "direct" : "lane"));
+        WAIT_FOR(i < 2 ? move_of(&rig) != NULL : web_of(&rig) != NULL);
+        if (i > 3) {
+            WAIT_FOR(move_of(&rig)->state == GW_MOVE_INCOMING);
+            gw_move_fail(move_of(&rig), GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "cancelled");
+        }
+        /* As the daemon does: VMs go right after the moves. */
+        g_clear_pointer(&rig.moves, gw_moves_free);
+        host_stop_daemon(rig.host);
+        host_start_daemon(rig.host);
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *reason = NULL;
+
+    g_test_init(&argc, &argv, NULL);
+    if (!hosts_possible(&reason)) {
+        g_print("1..0 # SKIP %s\n", reason);
+        hosts_done();
+        return 0;
+    }
+    g_test_add_func("/target/abort", test_abort);
+    g_test_add_func("/target/abort-while-preparing", test_abort_while_preparing);
+    g_test_add_func("/target/source-goes", test_source_goes);
+    g_test_add_func("/target/qemu-killed", test_qemu_killed);
+    g_test_add_func("/target/qemu-killed-while-preparing", test_qemu_killed_while_preparing);
+    g_test_add_func("/target/operator-cancels", test_operator_cancels);
+    g_test_add_func("/target/name-is-taken", test_name_is_taken);
+    g_test_add_func("/target/direct", test_direct);
+    g_test_add_func("/target/given-up-without-a-stream", test_given_up_without_a_stream);
+    g_test_add_func("/target/given-up-early", test_given_up_early);
+    g_test_add_func("/target/other-generation", test_other_generation);
+    g_test_add_func("/target/babble", test_babble);
+    g_test_add_func("/target/nonsense-stream", test_nonsense_stream);
+    g_test_add_func("/target/start-refused", test_start_refused);
+    g_test_add_func("/target/accepted-is-not-written", test_accepted_is_not_written);
+    g_test_add_func("/target/freed-on-the-way", test_freed_on_the_way);
+    int result = g_test_run();
+    hosts_done();
+    return result;
+}
