@@ -34,6 +34,8 @@ def move(cluster, vm, source):
     n_before = len(vm.observer.switches)
     done = source.namespace.run(source.command("migrate", vm.name, target.name),
                                 capture_output=False, timeout=200)
+    if done.returncode == 130:  # Ctrl-C reaches the command as well
+        raise KeyboardInterrupt
     if done.returncode:
         raise RuntimeError(f"godwit migrate ended with status {done.returncode}")
     vm.observer.wait_beating(cluster.side(target))

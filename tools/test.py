@@ -119,7 +119,10 @@ def sanitized_tests():
 
 
 def threaded_tests():
-    return meson_tests("tsan", "tsan", THREADED, TSAN_OPTIONS="halt_on_error=1")
+    """With what tests/tools/tsan_glib.c knows, and without GLib's own allocator."""
+    return meson_tests("tsan", "tsan", THREADED, TSAN_OPTIONS="halt_on_error=1",
+                       G_SLICE="always-malloc",
+                       LD_PRELOAD=str(TOP / "build/tsan/tests/tools/libtsan_glib.so"))
 
 
 def fuzz():
@@ -242,4 +245,7 @@ def main():
     return 1 if total.failed else 0
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except KeyboardInterrupt:
+    sys.exit("test: interrupted; what was started is stopped")

@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define MAX_LINE   128u
@@ -128,6 +129,9 @@ do_poweroff(const Port *port, unsigned number)
 {
     (void)number;
     put_counts(port, "poweroff", 0, 0, 0);
+    /* The machine takes what its port has not passed on yet with it. */
+    tcdrain(port->fd);
+    usleep(200000);
     power_off();
 }
 

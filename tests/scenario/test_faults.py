@@ -5,6 +5,7 @@
 built with fault points (build/asan): one of them stops itself the moment a move enters a state, the
 fault strikes, and the daemon goes on or is killed.
 """
+import http.client
 import json
 import os
 import signal
@@ -27,8 +28,8 @@ SOURCE = [("alpha", state) for state in ("planned", "checked", "prepared", "prec
 TARGET = [("beta", state) for state in ("preparing", "incoming", "accepted", "running")]
 # Where the source alone decides, and does so without the target.
 SOURCE_DECIDES = SOURCE[:5]
-BANDWIDTH = 10_000_000  # pre-copy lasts a few seconds at this rate
-UNDER_WAY_BYTES = 5_000_000
+BANDWIDTH = 8_000_000  # pre-copy lasts a few seconds at this rate
+UNDER_WAY_BYTES = 4_000_000
 
 stages = pytest.mark.parametrize("stage", SOURCE + TARGET, ids="-".join)
 
@@ -45,7 +46,7 @@ class Faulty:
         stop_at = stop_at or ({} if state == UNDER_WAY else {name: state})
         self.cluster = make_cluster(settings=SETTINGS, stop_at=stop_at)
         self.alpha, self.beta = self.cluster.hosts
-        self.vm = Vm(self.cluster, "guest", rate=5, set=16, fill=24)
+        self.vm = Vm(self.cluster, "guest", memory="128 MiB", rate=5, set=8, fill=16)
         self.vm.boot(self.alpha)
         limit = {"max_bandwidth_bytes_s": BANDWIDTH} if state == UNDER_WAY else {}
         threading.Thread(target=self._start_move, kwargs=limit, daemon=True).start()
@@ -57,7 +58,7 @@ class Faulty:
     def _start_move(self, **options):
         try:
             self.cluster.start_move(self.vm, self.alpha, **options)
-        except (OSError, AssertionError, ValueError):
+        except (OSError, AssertionError, ValueError, http.client.HTTPException):
             pass  # the daemon was killed before it answered
 
     def _is_under_way(self):
@@ -91,16 +92,17 @@ class Faulty:
 
     def check_lost(self):
         """On no host, with records that say so; the definition is on exactly one."""
-        owners = [host for host in self.cluster.hosts if "guest" in host.vms()]
-        assert len(owners) == 1
-        vm = owners[0].vm("guest")
+        def owner():
+            owners = [host for host in self.cluster.hosts if "guest" in host.vms()]
+            return owners[0] if len(owners) == 1 else None
+        host = wait_for(owner, "the other host to forget the guest", 10)
+        vm = host.vm("guest")
         assert vm["state"] == "stopped" and "killed" in vm["stop_reason"], vm
         move = self.alpha.moves()[0]
-        if owners[0] is self.beta:  # it ran there already, and died there like any other guest
-            assert move["outcome"] == "completed"
+        if move["outcome"] == "completed":  # it died on beta like any other guest
+            assert host is self.beta
         else:
-            assert move["outcome"] in ("guest-lost", "rolled-back"), move
-            assert move["error"]["message"]
+            assert move["outcome"] in ("guest-lost", "rolled-back") and move["error"]["message"]
 
 
 @pytest.fixture
@@ -163,7 +165,7 @@ def test_target_qemu_killed(faulty, stage):
         fault.check_lost()
 
 
-@pytest.mark.parametrize("stage", SOURCE[:7] + TARGET, ids="-".join)
+@pytest.mark.parametrize("stage", SOURCE[3:7] + TARGET[1:], ids="-".join)
 def test_source_qemu_killed(faulty, stage):
     """Before the hand-over the guest dies with it, and the records say so; after it nothing does."""
     fault = faulty(stage)

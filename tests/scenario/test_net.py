@@ -90,7 +90,7 @@ def test_wanbox_delay_and_outage(pair):
     assert link.stats()[0]["outage_lost"] >= 2
     link.command("loss 100")
     assert echo.ask() is None
-    assert link.stats()[0]["loss_lost"] == 1
+    assert link.stats()[0]["loss_lost"] >= 1  # the neighbour may be asked for, too
     link.close()
     assert "wan0" not in pair[0].run(["ip", "link"]).stdout
 

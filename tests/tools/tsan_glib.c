@@ -6,13 +6,17 @@
  * does not see, so it would report every object handed over by one of them. This library is
  * preloaded for tests of the sanitized build. It passes on each call and adds what GLib documents:
  * what a thread did before it pushed to a queue (attached a source) has happened for the thread
- * that pops (whose callback is called). Only the functions that src/ uses across threads are here.
+ * that pops (whose callback is called), and likewise for a mutex. Only the functions that src/ uses
+ * across threads are here.
  */
 #include <dlfcn.h>
 #include <glib.h>
 
 void __tsan_acquire(void *address);
 void __tsan_release(void *address);
+/* What the queues allocate for themselves is no business of the sanitizer's. */
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
 
 #define REAL(name)                                                                                 \
     static __typeof__(name) *real;                                                                 \
@@ -25,14 +29,18 @@ g_async_queue_push(GAsyncQueue *queue, gpointer data)
 {
     REAL(g_async_queue_push)
     __tsan_release(queue);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
     real(queue, data);
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
 }
 
 gpointer
 g_async_queue_pop(GAsyncQueue *queue)
 {
     REAL(g_async_queue_pop)
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
     gpointer data = real(queue);
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
     __tsan_acquire(queue);
     return data;
 }
@@ -41,7 +49,9 @@ gpointer
 g_async_queue_try_pop(GAsyncQueue *queue)
 {
     REAL(g_async_queue_try_pop)
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
     gpointer data = real(queue);
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
     __tsan_acquire(queue);
     return data;
 }
@@ -50,9 +60,27 @@ gpointer
 g_async_queue_timeout_pop(GAsyncQueue *queue, guint64 timeout)
 {
     REAL(g_async_queue_timeout_pop)
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
     gpointer data = real(queue, timeout);
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
     __tsan_acquire(queue);
     return data;
+}
+
+void
+g_mutex_lock(GMutex *mutex)
+{
+    REAL(g_mutex_lock)
+    real(mutex);
+    __tsan_acquire(mutex);
+}
+
+void
+g_mutex_unlock(GMutex *mutex)
+{
+    REAL(g_mutex_unlock)
+    __tsan_release(mutex);
+    real(mutex);
 }
 
 /* --- sources: the callback is wrapped, because GLib calls it from the inside ---------------- */
