@@ -27,6 +27,8 @@
 #include <glib-unix.h>
 #include <grp.h>
 
+#define PROBE_RETRY_S 30
+
 struct GwDaemon {
     char *config_path;
     bool config_may_be_absent;
@@ -45,7 +47,8 @@ struct GwDaemon {
     GwStore *store;
     GwProbe *probe; /* NULL when none runs */
     GwHostCaps *caps;
-    char *caps_problem; /* why there are none */
+    char *caps_problem;   /* why there are none */
+    unsigned probe_retry; /* a timer */
     GwVms *vms;
     GwPeers *peers;
     GwMoves *moves;
@@ -132,6 +135,18 @@ share_caps(GwDaemon *daemon)
     }
 }
 
+static void start_probe(GwDaemon *daemon);
+
+static gboolean
+on_probe_retry(gpointer data)
+{
+    GwDaemon *daemon = data;
+
+    daemon->probe_retry = 0;
+    start_probe(daemon);
+    return G_SOURCE_REMOVE;
+}
+
 static void
 on_probed(GwHostCaps *caps, const GError *error, void *data)
 {
@@ -151,6 +166,10 @@ on_probed(GwHostCaps *caps, const GError *error, void *data)
         daemon->caps_problem = g_strdup(error->message);
         gw_err(NULL, "%s guests can be started here: %s; 'systemctl reload godwitd' looks again",
                daemon->caps ? "a new probe failed, as before" : "no", error->message);
+        /* A host under load may answer too late: no reason to stay without guests. */
+        if (g_error_matches(error, GW_ERROR, GW_ERROR_TIMEOUT) && daemon->probe_retry == 0) {
+            daemon->probe_retry = g_timeout_add_seconds(PROBE_RETRY_S, on_probe_retry, daemon);
+        }
     }
     if (daemon->told_ready) {
         tell_status(daemon);
@@ -462,6 +481,7 @@ gw_daemon_free(GwDaemon *daemon)
     gw_moves_free(daemon->moves);
     gw_peers_free(daemon->peers);
     gw_vms_free(daemon->vms);
+    g_clear_handle_id(&daemon->probe_retry, g_source_remove);
     gw_probe_free(daemon->probe);
     g_clear_pointer(&daemon->caps, gw_host_caps_free);
     gw_store_free(daemon->store);
