@@ -38,10 +38,13 @@ read_move(GwRequest *request, GwMoveRequest *move, GError **error)
     return true;
 }
 
+/* gw_moves_start or gw_moves_plan: both are told the same. */
+typedef void (*AskMovesFn)(GwMoves *moves, const GwMoveRequest *move, GwMovesJsonFn callback,
+                           void *data);
+
 static void
-start_move(GwRequest *request, void *context)
+ask_moves(GwRequest *request, GwApi *api, AskMovesFn ask)
 {
-    GwApi *api = context;
     GError *error = NULL;
     GwMoveRequest move;
 
@@ -49,21 +52,19 @@ start_move(GwRequest *request, void *context)
         gw_request_answer_bad_input(request, error);
         return;
     }
-    gw_moves_start(api->moves, &move, move_answered, request);
+    ask(api->moves, &move, move_answered, request);
+}
+
+static void
+start_move(GwRequest *request, void *context)
+{
+    ask_moves(request, context, gw_moves_start);
 }
 
 static void
 plan_move(GwRequest *request, void *context)
 {
-    GwApi *api = context;
-    GError *error = NULL;
-    GwMoveRequest move;
-
-    if (!read_move(request, &move, &error)) {
-        gw_request_answer_bad_input(request, error);
-        return;
-    }
-    gw_moves_plan(api->moves, &move, move_answered, request);
+    ask_moves(request, context, gw_moves_plan);
 }
 
 static void
