@@ -246,6 +246,15 @@ look_at_finish(GwLink *link)
     }
 }
 
+bool
+gw_link_said_goodbye(GwLink *link)
+{
+    pthread_mutex_lock(&link->lane->lock);
+    bool said_goodbye = link->lane->said_goodbye;
+    pthread_mutex_unlock(&link->lane->lock);
+    return said_goodbye;
+}
+
 /* --- the thread ------------------------------------------------------------------------------- */
 
 static void

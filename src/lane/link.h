@@ -75,10 +75,13 @@ void gw_link_free(GwLink *link);
 /* @connection: transfer full; it takes the place of the one that the link has. */
 void gw_link_hand(GwLink *link, GwConnection *connection, const GwHello *hello);
 
-/* --- link.c: for reopen.c --------------------------------------------------------------------- */
+/* --- link.c: for the others --------------------------------------------------------------------
+ */
 
 /* @connection (transfer full) is the link's from now on; @received: what the peer has. */
 void gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *received);
+/* This or another link has said GOODBYE: the peer may end the session now. */
+bool gw_link_said_goodbye(GwLink *link);
 /* Adds what @connection gave to TCP since the last time. */
 void gw_link_count_wire(GwLink *link, GwConnection *connection);
 

@@ -99,12 +99,22 @@ note_heard(GwLink *link)
 
 /* The connection failed, or what came over it. */
 static GwLinkFate
-judge_connection(const GwConnection *connection)
+judge_connection(GwLink *link, GError **error)
 {
+    const GwConnection *connection = link->connection;
+
     if (connection->breached) {
         return GW_LINK_BREACHED;
     }
-    return gw_tls_peer_said_bye(connection->tls) ? GW_LINK_PEER_ENDED : GW_LINK_LOST;
+    if (!gw_tls_peer_said_bye(connection->tls)) {
+        return GW_LINK_LOST;
+    }
+    if (gw_link_said_goodbye(link)) {
+        g_clear_error(error);
+        g_set_error(error, GW_ERROR, GW_ERROR_CANCELLED, "the session with %s is finished",
+                    connection->peer);
+    }
+    return GW_LINK_PEER_ENDED;
 }
 
 bool
@@ -125,14 +135,12 @@ gw_link_receive_turn(GwLink *link, GError **error)
         int result = gw_connection_receive_some(connection, &frame, error);
 
         note_heard(link);
-        if (result < 0 && link->said_goodbye && gw_tls_peer_said_bye(connection->tls)) {
-            g_clear_error(error);
-            g_set_error(error, GW_ERROR, GW_ERROR_CANCELLED, "the session with %s is finished",
-                        connection->peer);
+        if (result < 0) {
+            link->fate = judge_connection(link, error);
+            return false;
         }
-        if (result <= 0) {
-            link->fate = judge_connection(connection);
-            return result == 0;
+        if (result == 0) {
+            return true;
         }
         received += gw_frame_wire_bytes(frame);
         if (!handle_frame(link, frame, error)) {

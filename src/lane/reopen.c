@@ -119,16 +119,6 @@ back_off(GwLink *link, int64_t now_us)
     link->retry_us = now_us + link->backoff_us;
 }
 
-/* A peer that has ended the session does not know it any more. */
-static bool
-has_heard_goodbye(GwLane *lane, const GError *error)
-{
-    pthread_mutex_lock(&lane->lock);
-    bool said_goodbye = lane->said_goodbye;
-    pthread_mutex_unlock(&lane->lock);
-    return said_goodbye && g_error_matches(error, GW_ERROR, GW_ERROR_NOT_FOUND);
-}
-
 /* @error: transfer full. */
 static void
 fail(GwLink *link, GError *error)
@@ -141,7 +131,9 @@ fail(GwLink *link, GError *error)
     link->next_address++;
     bool tried_all = link->next_address >= n_addresses;
 
-    if (refused && has_heard_goodbye(lane, error)) {
+    if (refused && g_error_matches(error, GW_ERROR, GW_ERROR_NOT_FOUND) &&
+        gw_link_said_goodbye(link)) {
+        /* Who has heard it does not know the session any more. */
         g_error_free(error);
         error = g_error_new(GW_ERROR, GW_ERROR_CANCELLED, "the session with %s is finished",
                             link->peer);

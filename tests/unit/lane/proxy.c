@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -35,7 +36,7 @@ struct Proxy {
     Pair pairs[MAX_PAIRS];
     GRand *random;
 
-    GMutex lock;
+    pthread_mutex_t lock; /* which thread sanitizers understand */
     uint16_t target_port;
     bool stop, cut, stalled, refusing;
     uint64_t cut_min, cut_max;
@@ -157,7 +158,7 @@ run(void *data)
 {
     Proxy *proxy = data;
 
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     while (!proxy->stop) {
         struct pollfd fds[2 + 2 * MAX_PAIRS] = {{.fd = proxy->wake_fd, .events = POLLIN},
                                                 {.fd = proxy->listen_fd, .events = POLLIN}};
@@ -173,9 +174,9 @@ run(void *data)
                                            .events = waits ? POLLOUT : POLLIN};
             }
         }
-        g_mutex_unlock(&proxy->lock);
+        pthread_mutex_unlock(&proxy->lock);
         poll(fds, n, -1);
-        g_mutex_lock(&proxy->lock);
+        pthread_mutex_lock(&proxy->lock);
         if (fds[0].revents) {
             eventfd_read(proxy->wake_fd, &count);
         }
@@ -184,7 +185,7 @@ run(void *data)
         }
         serve(proxy);
     }
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
     return NULL;
 }
 
@@ -206,7 +207,7 @@ proxy_new(const char *address, uint16_t port, uint16_t target_port)
     proxy->target_port = target_port;
     proxy->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     proxy->random = g_rand_new_with_seed(1);
-    g_mutex_init(&proxy->lock);
+    pthread_mutex_init(&proxy->lock, NULL);
     proxy->thread = g_thread_new("proxy", run, proxy);
     return proxy;
 }
@@ -220,9 +221,9 @@ wake(Proxy *proxy)
 void
 proxy_free(Proxy *proxy)
 {
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     proxy->stop = true;
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
     wake(proxy);
     g_thread_join(proxy->thread);
     for (unsigned i = 0; i < MAX_PAIRS; i++) {
@@ -233,7 +234,7 @@ proxy_free(Proxy *proxy)
     close(proxy->listen_fd);
     close(proxy->wake_fd);
     g_rand_free(proxy->random);
-    g_mutex_clear(&proxy->lock);
+    pthread_mutex_destroy(&proxy->lock);
     g_free(proxy);
 }
 
@@ -246,61 +247,61 @@ proxy_port(Proxy *proxy)
 void
 proxy_cut(Proxy *proxy)
 {
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     proxy->cut = true;
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
     wake(proxy);
 }
 
 void
 proxy_cut_after(Proxy *proxy, uint32_t seed, uint64_t min, uint64_t max)
 {
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     g_rand_set_seed(proxy->random, seed);
     proxy->cut_min = min;
     proxy->cut_max = max;
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
 }
 
 void
 proxy_stall(Proxy *proxy, bool on)
 {
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     proxy->stalled = on;
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
     wake(proxy);
 }
 
 void
 proxy_refuse(Proxy *proxy, bool on)
 {
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     proxy->refusing = on;
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
 }
 
 void
 proxy_set_target(Proxy *proxy, uint16_t target_port)
 {
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     proxy->target_port = target_port;
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
 }
 
 unsigned
 proxy_cuts(Proxy *proxy)
 {
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     unsigned n_cuts = proxy->n_cuts;
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
     return n_cuts;
 }
 
 unsigned
 proxy_connections(Proxy *proxy)
 {
-    g_mutex_lock(&proxy->lock);
+    pthread_mutex_lock(&proxy->lock);
     unsigned n_connections = proxy->n_connections;
-    g_mutex_unlock(&proxy->lock);
+    pthread_mutex_unlock(&proxy->lock);
     return n_connections;
 }
