@@ -37,6 +37,18 @@ typedef struct Rig {
 } Rig;
 
 static void
+wait_for_index(GwRefSource *source, unsigned number)
+{
+    GwRefSourceFigures figures;
+
+    do {
+        g_thread_yield();
+        g_assert_true(gw_ref_source_figures(source, number, &figures));
+    } while (figures.index.state == GW_IMAGE_INDEX_BUILDING);
+    g_assert_cmpint(figures.index.state, ==, GW_IMAGE_INDEX_COMPLETE);
+}
+
+static void
 add_image(Rig *rig, unsigned number, const char *source_file, const char *target_file)
 {
     g_autofree char *path = image_file(&rig->files, source_file);
@@ -44,17 +56,12 @@ add_image(Rig *rig, unsigned number, const char *source_file, const char *target
     const char *format = g_str_has_suffix(source_file, "qcow2") ? "qcow2" : "raw";
     const char *target_format = g_str_has_suffix(target_file, "qcow2") ? "qcow2" : "raw";
     g_autoptr(GError) error = NULL;
-    GwRefSourceFigures figures;
     GwImage *image = gw_image_open(target_path, target_format, &error);
 
     g_assert_no_error(error);
     g_assert_true(gw_ref_source_add(rig->source, path, format, &error));
     gw_ref_target_set_image(rig->target, number, image);
-    do {
-        g_thread_yield();
-        g_assert_true(gw_ref_source_figures(rig->source, number, &figures));
-    } while (figures.index.state == GW_IMAGE_INDEX_BUILDING);
-    g_assert_cmpint(figures.index.state, ==, GW_IMAGE_INDEX_COMPLETE);
+    wait_for_index(rig->source, number);
     gw_ref_source_use(rig->source, number);
 }
 
@@ -292,10 +299,9 @@ test_not_in_use(void)
     }
     g_assert_false(gw_ref_source_add(rig.source, path, "raw", &error));
     g_assert_error(error, GW_ERROR, GW_ERROR_TOO_LARGE);
-    do {
-        g_thread_yield();
-        g_assert_true(gw_ref_source_figures(rig.source, 3, &figures));
-    } while (figures.index.state == GW_IMAGE_INDEX_BUILDING);
+    for (unsigned i = 0; i < GW_REF_MAX_IMAGES; i++) {
+        wait_for_index(rig.source, i);
+    }
     g_assert_cmpuint(gw_ref_source_try(rig.source, pages, 1, &ref), ==, 0);
     gw_ref_source_use(rig.source, 3);
     g_assert_cmpuint(gw_ref_source_try(rig.source, pages, 1, &ref), ==, 1);
