@@ -13,6 +13,7 @@
  * behind a gap, 4 MiB inbox, 5 MiB spare frames, at most 64 messages of 1 MiB, 3 MiB for parser and
  * codecs.
  */
+#include "base/log.h"
 #include "base/units.h"
 #include "lane/link.h"
 #include "lane/wake.h"
@@ -328,9 +329,9 @@ gw_lane_join(GwLane *lane, GwConnection *connection, const GwHello *hello, GErro
 
     if (!link) {
         link = gw_link_new(lane, hello->link, error);
-        if (!link || !gw_link_start(link, error)) {
-            return false;
-        }
+    }
+    if (!link || (!link->runs && !gw_link_start(link, error))) {
+        return false;
     }
     link->last_attempt = hello->attempt;
     gw_link_hand(link, connection, hello);
@@ -400,24 +401,25 @@ choose_n_links(const GwLane *lane)
     return CLAMP(g_get_num_processors() / CORES_PER_LINK, 1, FAR_LINKS);
 }
 
-/* A session that only talks has one. */
-static bool
-open_more_links(GwLane *lane, GError **error)
+/* A session that only talks has one; a stream that has fewer than it might is slower. */
+static void
+open_more_links(GwLane *lane)
 {
     unsigned n_links = choose_n_links(lane);
 
     for (unsigned i = 1; i < n_links; i++) {
-        GwLink *link = gw_link_new(lane, i, error);
+        g_autoptr(GError) error = NULL;
+        GwLink *link = gw_link_new(lane, i, &error);
 
-        if (!link) {
-            return false;
+        if (link) {
+            link->joins = true;
         }
-        link->joins = true;
-        if (!gw_link_start(link, error)) {
-            return false;
+        if (!link || !gw_link_start(link, &error)) {
+            gw_warn(&(GwLogFields){.host = lane->peer_name}, "only %u of %u connections: %s", i,
+                    n_links, error->message);
+            return;
         }
     }
-    return true;
 }
 
 bool
@@ -442,7 +444,10 @@ gw_lane_start_stream(GwLane *lane, int fd, GError **error)
     lane->stream_fd = fd;
     lane->stream_runs =
         gw_lane_start_thread(&lane->stream_thread, gw_source_thread, lane, "gw-lane-stream", error);
-    return lane->stream_runs && open_more_links(lane, error);
+    if (lane->stream_runs) {
+        open_more_links(lane);
+    }
+    return lane->stream_runs;
 }
 
 void

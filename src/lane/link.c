@@ -371,6 +371,7 @@ end_link(GwLink *link, bool ended)
     GwFrame *refusal = NULL;
 
     pthread_mutex_lock(&lane->lock);
+    GwConnection *handed = g_steal_pointer(&link->handed);
     if (ended && lane->tells_reason) {
         refusal = gw_refuse_frame(lane->end_reason);
     }
@@ -381,6 +382,7 @@ end_link(GwLink *link, bool ended)
         gw_connection_abandon(link->connection);
     }
     gw_frame_free(refusal);
+    gw_connection_free(handed);
     drop_connection(link);
     gw_link_stop_reopening(link);
     gw_lane_count_cpu(lane, &link->cpu_us);
@@ -457,11 +459,14 @@ void
 gw_link_hand(GwLink *link, GwConnection *connection, const GwHello *hello)
 {
     pthread_mutex_lock(&link->lane->lock);
-    GwConnection *before = link->handed;
-    link->handed = connection;
-    link->handed_hello = *hello;
+    GwConnection *unwanted = connection;
+    if (!link->lane->end_reason) {
+        unwanted = link->handed;
+        link->handed = connection;
+        link->handed_hello = *hello;
+    }
     pthread_mutex_unlock(&link->lane->lock);
-    gw_connection_free(before);
+    gw_connection_free(unwanted);
     gw_wake_raise(link->wake_fd);
 }
 

@@ -66,17 +66,15 @@ struct GwLink {
     int64_t backoff_us;
 };
 
-/* It belongs to @lane's links. NULL and @error: no descriptors. Main context, like the next four.
- */
+/* One of @lane's links from now on. NULL: no descriptors. Main context, like the next four. */
 GwLink *gw_link_new(GwLane *lane, unsigned index, GError **error) GW_MUST_USE;
 bool gw_link_start(GwLink *link, GError **error) GW_MUST_USE;
 void gw_link_join(GwLink *link);
 void gw_link_free(GwLink *link);
-/* @connection: transfer full; it takes the place of the one that the link has. */
+/* @connection: transfer full; it takes the place of the one that the link has, or is closed. */
 void gw_link_hand(GwLink *link, GwConnection *connection, const GwHello *hello);
 
-/* --- link.c: for the others --------------------------------------------------------------------
- */
+/* --- link.c: for the others ------------------------------------------------------------------- */
 
 /* @connection (transfer full) is the link's from now on; @received: what the peer has. */
 void gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *received);

@@ -12,6 +12,7 @@
  * of it.
  */
 #include "base/log.h"
+#include "lane/connection.h"
 #include "lane/entry.h"
 #include "lane/session.h"
 
@@ -156,6 +157,7 @@ admit(GwLaneServer *server, int fd, const struct sockaddr_storage *address)
                 peer, server->entries->len);
         return;
     }
+    gw_connection_tune(fd, server->options.session_timeout_ms, server->options.congestion);
     GwEntry *entry =
         gw_entry_new(fd, peer, server->options.credentials, &entry_handlers, server, &error);
 

@@ -66,8 +66,9 @@ typedef struct World {
     int64_t now_us;
     int64_t delay_us;
     int64_t stalled_until_us;
-    unsigned accidents;  /* left to happen */
-    uint64_t may_resend; /* frames */
+    int64_t first_link_ends_us; /* its path is gone for good; the others are left */
+    unsigned accidents;         /* left to happen */
+    uint64_t may_resend;        /* frames */
 } World;
 
 static bool
@@ -208,6 +209,12 @@ keep_links(World *world)
         const Connection *connection = world->ends[0].connections[link];
         bool doubtful = connection && world->now_us - world->ends[0].heard_us[link] >= SILENCE_US;
 
+        if (link == 0 && world->now_us >= world->first_link_ends_us) {
+            if (connection && !connection->broken) {
+                break_connection(world, world->ends[0].connections[0]);
+            }
+            continue;
+        }
         if (world->openings[link]) {
             if (world->now_us - world->opening_us[link] > 80000) {
                 Connection *given_up = g_steal_pointer(&world->openings[link]);
@@ -459,6 +466,10 @@ world_init(World *world, uint32_t seed)
     world->now_us = 1000000;
     world->n_links = 1 + seed % MAX_LINKS;
     world->delay_us = g_rand_int_range(world->random, 0, 20000);
+    world->first_link_ends_us = G_MAXINT64;
+    if (world->n_links > 1 && chance(world, 25)) {
+        world->first_link_ends_us = world->now_us + g_rand_int_range(world->random, 0, 1000000);
+    }
     world->accidents = (unsigned)g_rand_int_range(world->random, 0, 40);
     for (unsigned i = 0; i < 2; i++) {
         world->ends[i].outbox = gw_outbox_new(no_outbox_wake, NULL);

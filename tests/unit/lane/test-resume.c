@@ -4,11 +4,14 @@
  */
 #include "base/units.h"
 #include "harness.h"
+#include "lane/connection.h"
 #include "lane/session.h"
 #include "proxy.h"
 #include "qemustream.h"
 #include "rawpeer.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -330,9 +333,13 @@ test_other_address(void)
     time_until_flow(&trip);
     proxy_free(trip.proxy);
     trip_finish(&trip);
+    do {
+        g_main_context_iteration(NULL, FALSE);
+        gw_lane_stats(trip.rig.client.lane, &stats);
+        g_usleep(500);
+    } while (stats.links < 2 && !trip.rig.client.closed);
+    g_assert_no_error(trip.rig.client.closed);
     g_assert_cmpuint(proxy_connections(other), >=, 2);
-    gw_lane_stats(trip.rig.client.lane, &stats);
-    g_assert_cmpuint(stats.links, ==, 2);
     trip.proxy = other;
     trip_clear(&trip);
 }
@@ -514,6 +521,31 @@ test_who_may_resume(void)
     rig_clear(&rig);
 }
 
+/* --- TCP -------------------------------------------------------------------------------------- */
+
+static void
+expect_congestion(int fd, const char *name)
+{
+    char actual[16] = {0};
+    socklen_t len = sizeof(actual) - 1;
+
+    g_assert_cmpint(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, actual, &len), ==, 0);
+    g_assert_cmpstr(actual, ==, name);
+}
+
+static void
+test_congestion_control(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    gw_connection_tune(fd, TIMEOUT_MS, "reno");
+    expect_congestion(fd, "reno");
+    /* What the kernel does not have changes nothing. */
+    gw_connection_tune(fd, TIMEOUT_MS, "nonesuch");
+    expect_congestion(fd, "reno");
+    close(fd);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -528,6 +560,7 @@ main(int argc, char **argv)
     g_test_add_func("/resume/other-address", test_other_address);
     g_test_add_func("/resume/stall", test_stall);
     g_test_add_func("/resume/free-while-reconnecting", test_free_while_reconnecting);
+    g_test_add_func("/resume/congestion-control", test_congestion_control);
     g_test_add_func("/resume/random-resets", test_random_resets);
     return g_test_run();
 }
