@@ -551,8 +551,8 @@ main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     g_test_init(&argc, &argv, NULL);
-    /* Before there are threads: GLib registers it in a way that thread sanitizers do not know. */
-    g_assert_cmpuint(gw_error_quark(), !=, 0);
+    /* Before there are threads: GLib sets errors up in a way that thread sanitizers do not know. */
+    g_error_free(g_error_new_literal(GW_ERROR, GW_ERROR_FAILED, ""));
     g_test_add_func("/resume/resend-is-exact", test_resend_is_exact);
     g_test_add_func("/resume/who-may-resume", test_who_may_resume);
     g_test_add_func("/resume/unknown-session", test_unknown_session);
