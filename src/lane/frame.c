@@ -134,14 +134,68 @@ gw_frame_decode_header(const uint8_t *in, GwFrameHeader *out, GError **error)
     return true;
 }
 
+bool
+gw_received_has(const GwReceived *received, uint64_t sequence)
+{
+    if (sequence <= received->whole) {
+        return true;
+    }
+    uint64_t bit = sequence - received->whole - 1;
+
+    return bit < 8u * (uint64_t)received->map_bytes && (received->map[bit / 8] >> (bit % 8) & 1);
+}
+
 void
 gw_hello_encode(const GwHello *hello, GByteArray *out)
 {
+    const GwReceived *received = &hello->received;
+
     g_byte_array_append(out, hello_magic, sizeof(hello_magic));
     gw_put_be16(out, hello->version);
     gw_put_be16(out, hello->oldest_version);
     gw_put_be32(out, hello->flags);
     g_byte_array_append(out, hello->session_id, GW_SESSION_ID_BYTES);
+    g_byte_array_append(out, (const guint8[]){hello->joins, hello->link, 0, 0}, 4);
+    gw_put_be32(out, hello->attempt);
+    g_byte_array_append(out, hello->instance, GW_INSTANCE_BYTES);
+    g_byte_array_append(out, hello->ticket, GW_TICKET_BYTES);
+    gw_put_be64(out, received->handled);
+    gw_put_be64(out, received->whole);
+    gw_put_be16(out, received->map_bytes);
+    g_byte_array_append(out, received->map, received->map_bytes);
+}
+
+/* What follows magic and versions. False: it is cut short or impossible. */
+static bool
+decode_hello_body(GwCursor *cursor, GwHello *out)
+{
+    GwReceived *received = &out->received;
+    const uint8_t *session_id = gw_cursor_bytes(cursor, GW_SESSION_ID_BYTES);
+    uint8_t kind = gw_cursor_u8(cursor);
+
+    out->joins = kind == 1;
+    out->link = gw_cursor_u8(cursor);
+    (void)gw_cursor_be16(cursor);
+    out->attempt = gw_cursor_be32(cursor);
+    const uint8_t *instance = gw_cursor_bytes(cursor, GW_INSTANCE_BYTES);
+    const uint8_t *ticket = gw_cursor_bytes(cursor, GW_TICKET_BYTES);
+    received->handled = gw_cursor_be64(cursor);
+    received->whole = gw_cursor_be64(cursor);
+    received->map_bytes = gw_cursor_be16(cursor);
+    if (cursor->failed || kind > 1 || out->link >= GW_LANE_MAX_LINKS ||
+        received->map_bytes > GW_RECEIVED_MAP_BYTES || received->handled > received->whole) {
+        return false;
+    }
+    const uint8_t *map = gw_cursor_bytes(cursor, received->map_bytes);
+
+    if (cursor->failed) {
+        return false;
+    }
+    memcpy(out->session_id, session_id, GW_SESSION_ID_BYTES);
+    memcpy(out->instance, instance, GW_INSTANCE_BYTES);
+    memcpy(out->ticket, ticket, GW_TICKET_BYTES);
+    memcpy(received->map, map, received->map_bytes);
+    return true;
 }
 
 bool
@@ -154,7 +208,6 @@ gw_hello_decode(const uint8_t *payload, size_t len, GwHello *out, GError **error
         .oldest_version = gw_cursor_be16(&cursor),
         .flags = gw_cursor_be32(&cursor),
     };
-    const uint8_t *session_id = gw_cursor_bytes(&cursor, GW_SESSION_ID_BYTES);
 
     if (cursor.failed || memcmp(magic, hello_magic, sizeof(hello_magic)) != 0) {
         return set_protocol_error(error, "no greeting of this protocol");
@@ -162,7 +215,11 @@ gw_hello_decode(const uint8_t *payload, size_t len, GwHello *out, GError **error
     if (hello.version == 0 || hello.oldest_version == 0 || hello.oldest_version > hello.version) {
         return set_protocol_error(error, "a greeting with impossible versions");
     }
-    memcpy(hello.session_id, session_id, GW_SESSION_ID_BYTES);
+    /* The versions of one whom we do not understand are told by gw_hello_agree(). */
+    if (hello.version >= GW_LANE_OLDEST_VERSION && hello.oldest_version <= GW_LANE_VERSION &&
+        !decode_hello_body(&cursor, &hello)) {
+        return set_protocol_error(error, "a damaged greeting");
+    }
     *out = hello;
     return true;
 }

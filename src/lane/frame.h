@@ -21,7 +21,18 @@
  *                10  2  oldest version that it still speaks
  *                12  4  flags, 0
  *                16 16  session id, random, chosen by the side that connected, echoed by the other
- *                       (bytes beyond 32 belong to later versions and are skipped)
+ *                32  1  0: a new session; 1: one more connection of a session that exists
+ *                33  1  which of the session's links this connection is for
+ *                34  2  0
+ *                36  4  attempt: grows with every connection that is tried for this link
+ *                40 16  instance of the sender's daemon, random, another one after each start
+ *                56 32  ticket: in the answer to a new session the secret that later connections
+ *                       have to show, in a connection to one that exists that secret; else 0
+ *                88  8  every ordered frame up to this sequence has been dealt with
+ *                96  8  every ordered frame up to this sequence has been received
+ *               104  2  n, bytes of bitmap, at most GW_RECEIVED_MAP_BYTES
+ *               106  n  bitmap, lowest bit first: frames received of those that follow
+ *                       (bytes beyond belong to later versions and are skipped)
  *     REFUSE      JSON {"code": …, "message": …}: why the session cannot begin or go on
  *     CONTROL     one JSON object
  *     BLOCK       0  2  index of a RAM block of the stream: 0, 1, 2 … in order of appearance
@@ -44,13 +55,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GW_LANE_VERSION        1u
-#define GW_LANE_OLDEST_VERSION 1u
+#define GW_LANE_VERSION        2u
+#define GW_LANE_OLDEST_VERSION 2u
 
-#define GW_FRAME_HEADER_BYTES   16u
-#define GW_HELLO_BYTES          32u
-#define GW_HELLO_MAX_BYTES      256u
-#define GW_SESSION_ID_BYTES     16u
+#define GW_FRAME_HEADER_BYTES 16u
+#define GW_HELLO_BYTES        106u /* without a bitmap */
+#define GW_HELLO_MAX_BYTES    256u
+#define GW_SESSION_ID_BYTES   16u
+#define GW_INSTANCE_BYTES     16u
+#define GW_TICKET_BYTES       32u
+#define GW_RECEIVED_MAP_BYTES 128u
+#define GW_LANE_MAX_LINKS     8u
+/* Of one direction, ordered frames that are sent and not acknowledged. */
+#define GW_LANE_MAX_UNACKED     16384u
 #define GW_REFUSE_MAX_BYTES     4096u
 #define GW_BLOCK_NAME_MAX_BYTES 255u
 #define GW_DIGEST_BYTES         16u
@@ -81,11 +98,25 @@ typedef struct GwFrameHeader {
     uint64_t sequence;
 } GwFrameHeader;
 
+/* What one side has of the other's ordered frames. */
+typedef struct GwReceived {
+    uint64_t handled; /* dealt with: all up to here */
+    uint64_t whole;   /* received: all up to here; not below `handled` */
+    uint16_t map_bytes;
+    uint8_t map[GW_RECEIVED_MAP_BYTES]; /* of those after `whole` */
+} GwReceived;
+
 typedef struct GwHello {
     uint16_t version;
     uint16_t oldest_version;
     uint32_t flags;
     uint8_t session_id[GW_SESSION_ID_BYTES];
+    bool joins;
+    uint8_t link;
+    uint32_t attempt;
+    uint8_t instance[GW_INSTANCE_BYTES];
+    uint8_t ticket[GW_TICKET_BYTES];
+    GwReceived received;
 } GwHello;
 
 /* CHECKPOINT and STREAM_END. */
@@ -105,6 +136,9 @@ uint32_t gw_frame_max_payload(GwFrameType type);
 void gw_frame_encode_header(const GwFrameHeader *header, uint8_t *out);
 /* Reads GW_FRAME_HEADER_BYTES; type, length, channel and the presence of a sequence are checked. */
 bool gw_frame_decode_header(const uint8_t *in, GwFrameHeader *out, GError **error) GW_MUST_USE;
+
+/* Whether @received covers @sequence. */
+bool gw_received_has(const GwReceived *received, uint64_t sequence);
 
 void gw_hello_encode(const GwHello *hello, GByteArray *out);
 bool gw_hello_decode(const uint8_t *payload, size_t len, GwHello *out, GError **error) GW_MUST_USE;

@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Ordered receiving with a bound.
+ * Ordered receiving with bounds.
  *
  * Owns received frames until they are taken, the reason of the session's end and the socket to
- * QEMU; `lock` guards all of it. Cannot fail.
+ * QEMU; `lock` guards all of it. Fails with GW_ERROR_PROTOCOL on frames beyond the bounds.
  */
 #include "lane/inbox.h"
 
 #include "base/fd.h"
-#include "lane/wake.h"
 
 #include <pthread.h>
+#include <string.h>
 
 struct GwInbox {
-    int wake_fd;
+    GwInboxWake wake;
+    void *wake_data;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    GQueue queue; /* of GwFrame */
+    GQueue queue; /* of GwFrame: in order */
     uint64_t queued_bytes;
-    bool holding; /* the connection was told to stop reading */
+    uint64_t whole;    /* the last sequence that came in order */
+    GHashTable *ahead; /* sequence (in the frame) → GwFrame, owned: behind a gap */
+    uint64_t ahead_bytes;
+    bool holding; /* the links were told to stop reading */
     GError *end_reason;
     bool stopped;
     GwFd sink;
@@ -26,23 +30,25 @@ struct GwInbox {
     uint64_t acked;
 };
 
-GwInbox *
-gw_inbox_new(int wake_fd)
-{
-    GwInbox *inbox = g_new0(GwInbox, 1);
-
-    inbox->wake_fd = wake_fd;
-    inbox->sink = GW_FD_NONE;
-    pthread_mutex_init(&inbox->lock, NULL);
-    pthread_cond_init(&inbox->changed, NULL);
-    g_queue_init(&inbox->queue);
-    return inbox;
-}
-
 static void
 free_frame(void *frame)
 {
     gw_frame_free(frame);
+}
+
+GwInbox *
+gw_inbox_new(GwInboxWake wake, void *data)
+{
+    GwInbox *inbox = g_new0(GwInbox, 1);
+
+    inbox->wake = wake;
+    inbox->wake_data = data;
+    inbox->sink = GW_FD_NONE;
+    pthread_mutex_init(&inbox->lock, NULL);
+    pthread_cond_init(&inbox->changed, NULL);
+    g_queue_init(&inbox->queue);
+    inbox->ahead = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, free_frame);
+    return inbox;
 }
 
 void
@@ -52,6 +58,7 @@ gw_inbox_free(GwInbox *inbox)
         return;
     }
     g_queue_clear_full(&inbox->queue, free_frame);
+    g_hash_table_unref(inbox->ahead);
     g_clear_error(&inbox->end_reason);
     gw_fd_clear(&inbox->sink);
     pthread_cond_destroy(&inbox->changed);
@@ -59,15 +66,100 @@ gw_inbox_free(GwInbox *inbox)
     g_free(inbox);
 }
 
-void
-gw_inbox_push(GwInbox *inbox, GwFrame *frame)
+/* --- order ------------------------------------------------------------------------------------ */
+
+static void
+queue_in_order(GwInbox *inbox, GwFrame *frame)
 {
-    pthread_mutex_lock(&inbox->lock);
     g_queue_push_tail(&inbox->queue, frame);
     inbox->queued_bytes += gw_frame_wire_bytes(frame);
-    pthread_cond_signal(&inbox->changed);
+    inbox->whole = frame->header.sequence;
+}
+
+/* The gap before them may be closed. */
+static void
+queue_what_followed(GwInbox *inbox)
+{
+    uint64_t next = inbox->whole + 1;
+    GwFrame *frame;
+
+    while ((frame = g_hash_table_lookup(inbox->ahead, &next))) {
+        g_hash_table_steal(inbox->ahead, &next);
+        inbox->ahead_bytes -= gw_frame_wire_bytes(frame);
+        queue_in_order(inbox, frame);
+        next++;
+    }
+}
+
+/* False: @frame is not taken, there is no room for it. */
+static bool
+keep_ahead(GwInbox *inbox, GwFrame *frame)
+{
+    size_t bytes = gw_frame_wire_bytes(frame);
+
+    if (frame->header.sequence - inbox->whole > GW_LANE_MAX_UNACKED ||
+        inbox->ahead_bytes + bytes > GW_INBOX_MAX_AHEAD_BYTES) {
+        return false;
+    }
+    gw_frame_trim(frame);
+    inbox->ahead_bytes += bytes;
+    g_hash_table_insert(inbox->ahead, &frame->header.sequence, frame);
+    return true;
+}
+
+bool
+gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
+{
+    uint64_t sequence = frame->header.sequence;
+    bool possible = true;
+    bool taken = false;
+
+    pthread_mutex_lock(&inbox->lock);
+    if (sequence == inbox->whole + 1) {
+        taken = true;
+        queue_in_order(inbox, frame);
+        queue_what_followed(inbox);
+        pthread_cond_signal(&inbox->changed);
+    } else if (sequence > inbox->whole && !g_hash_table_contains(inbox->ahead, &sequence)) {
+        possible = taken = keep_ahead(inbox, frame);
+    }
+    uint64_t whole = inbox->whole;
+    pthread_mutex_unlock(&inbox->lock);
+    if (!taken) {
+        gw_frame_free(frame);
+    }
+    if (!possible) {
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                    "the peer sent frame %" G_GUINT64_FORMAT " too far out of order: number "
+                    "%" G_GUINT64_FORMAT " has not come yet",
+                    sequence, whole + 1);
+    }
+    return possible;
+}
+
+void
+gw_inbox_received(GwInbox *inbox, GwReceived *out)
+{
+    GHashTableIter iter;
+    const uint64_t *sequence;
+
+    memset(out, 0, sizeof(*out));
+    pthread_mutex_lock(&inbox->lock);
+    out->handled = inbox->handled;
+    out->whole = inbox->whole;
+    g_hash_table_iter_init(&iter, inbox->ahead);
+    while (g_hash_table_iter_next(&iter, (void **)&sequence, NULL)) {
+        uint64_t bit = *sequence - inbox->whole - 1;
+
+        if (bit < 8u * GW_RECEIVED_MAP_BYTES) {
+            out->map[bit / 8] |= (uint8_t)(1u << (bit % 8));
+            out->map_bytes = MAX(out->map_bytes, (uint16_t)(bit / 8 + 1));
+        }
+    }
     pthread_mutex_unlock(&inbox->lock);
 }
+
+/* --- taking and its end ----------------------------------------------------------------------- */
 
 bool
 gw_inbox_has_room(GwInbox *inbox)
@@ -84,9 +176,15 @@ void
 gw_inbox_end(GwInbox *inbox, GError *reason)
 {
     pthread_mutex_lock(&inbox->lock);
-    inbox->end_reason = reason;
+    bool first = !inbox->end_reason;
+    if (first) {
+        inbox->end_reason = reason;
+    }
     pthread_cond_signal(&inbox->changed);
     pthread_mutex_unlock(&inbox->lock);
+    if (!first) {
+        g_error_free(reason);
+    }
 }
 
 const GError *
@@ -119,12 +217,13 @@ gw_inbox_take(GwInbox *inbox)
     GwFrame *frame = inbox->stopped ? NULL : g_queue_pop_head(&inbox->queue);
     if (frame) {
         inbox->queued_bytes -= gw_frame_wire_bytes(frame);
-        wake = inbox->holding && inbox->queued_bytes < GW_INBOX_MAX_BYTES / 2;
+        wake = inbox->holding && inbox->queued_bytes < GW_INBOX_MAX_BYTES / 2 &&
+               inbox->queue.length < GW_INBOX_MAX_FRAMES / 2;
         inbox->holding = inbox->holding && !wake;
     }
     pthread_mutex_unlock(&inbox->lock);
     if (wake) {
-        gw_wake_raise(inbox->wake_fd);
+        inbox->wake(inbox->wake_data, true);
     }
     return frame;
 }
@@ -158,8 +257,17 @@ gw_inbox_handled(GwInbox *inbox, uint64_t sequence)
     inbox->handled = sequence;
     pthread_mutex_unlock(&inbox->lock);
     if (wake) {
-        gw_wake_raise(inbox->wake_fd);
+        inbox->wake(inbox->wake_data, false);
     }
+}
+
+bool
+gw_inbox_has_ack(GwInbox *inbox)
+{
+    pthread_mutex_lock(&inbox->lock);
+    bool has_ack = inbox->handled > inbox->acked;
+    pthread_mutex_unlock(&inbox->lock);
+    return has_ack;
 }
 
 bool
@@ -173,4 +281,16 @@ gw_inbox_take_ack(GwInbox *inbox, uint64_t *sequence)
     }
     pthread_mutex_unlock(&inbox->lock);
     return grew;
+}
+
+void
+gw_inbox_ack_again(GwInbox *inbox)
+{
+    pthread_mutex_lock(&inbox->lock);
+    inbox->acked = 0;
+    bool wake = inbox->handled > 0;
+    pthread_mutex_unlock(&inbox->lock);
+    if (wake) {
+        inbox->wake(inbox->wake_data, false);
+    }
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The inbox: ordered frames of the peer on their way from the connection to whoever handles them.
+ * The inbox: ordered frames of the peer on their way from the links to whoever handles them.
  *
- * The connection pushes in order of sequence (it checks that); restoring the order of frames that
- * come over several connections belongs here. It is bounded: when it is full the connection stops
- * reading, so that TCP holds the peer back. The end of the session travels through it as well:
- * what arrived whole before it is still handled.
+ * Frames come over several links and, after one was lost, some come twice: order is restored by
+ * sequence, what is there already is dropped. What is in order and waits to be handled is bounded:
+ * when it is too much the links stop reading, so that TCP holds the peer back. What came ahead of
+ * a gap is bounded by what a peer may have in flight; a peer that sends more breaks the protocol.
+ *
+ * The end of the session travels through it as well: what arrived whole before it is still handled.
  *
  * Any thread; one takes.
  */
@@ -13,23 +15,30 @@
 
 #include "lane/pool.h"
 
-/* The connection stops reading above this; one frame more may arrive. */
+/* The links stop reading above this; one frame more of each may arrive. */
 #define GW_INBOX_MAX_BYTES  (4u * 1024u * 1024u)
 #define GW_INBOX_MAX_FRAMES 1024u
 
+/* Ahead of a gap: the largest window, all control messages and one frame of each link. */
+#define GW_INBOX_MAX_AHEAD_BYTES (96u * 1024u * 1024u)
+
 typedef struct GwInbox GwInbox;
 
-/* @wake_fd: an eventfd that is raised for the connection. Stays the caller's. */
-GwInbox *gw_inbox_new(int wake_fd);
+/* Called with the inbox unlocked: @all links may read again, or one of them has to acknowledge. */
+typedef void (*GwInboxWake)(void *data, bool all);
+
+GwInbox *gw_inbox_new(GwInboxWake wake, void *data);
 void gw_inbox_free(GwInbox *inbox);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwInbox, gw_inbox_free)
 
-/* @frame: transfer full. */
-void gw_inbox_push(GwInbox *inbox, GwFrame *frame);
-/* False: hold the peer back. The connection is woken when that changes. */
+/* @frame: transfer full. GW_ERROR_PROTOCOL when it is too far ahead. */
+bool gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error) GW_MUST_USE;
+/* False: hold the peer back. The links are woken when that changes. */
 bool gw_inbox_has_room(GwInbox *inbox);
+/* For a greeting. */
+void gw_inbox_received(GwInbox *inbox, GwReceived *out);
 
-/* No frame follows. @reason: transfer full, why the session ended. */
+/* No frame follows. @reason: transfer full, why the session ended; the first one counts. */
 void gw_inbox_end(GwInbox *inbox, GError *reason);
 /* NULL before the end; borrowed. */
 const GError *gw_inbox_end_reason(GwInbox *inbox);
@@ -45,7 +54,10 @@ void gw_inbox_set_sink(GwInbox *inbox, int fd);
 /* Waits for the sink. GW_FD_NONE: the session ended without one, or stopped. Stays the inbox's. */
 int gw_inbox_wait_sink(GwInbox *inbox);
 
-/* Everything up to @sequence was dealt with; wakes the connection to say so to the peer. */
+/* Everything up to @sequence was dealt with; wakes a link to say so to the peer. */
 void gw_inbox_handled(GwInbox *inbox, uint64_t sequence);
+bool gw_inbox_has_ack(GwInbox *inbox);
 /* What has to be acknowledged: true if @sequence grew since the last call. */
 bool gw_inbox_take_ack(GwInbox *inbox, uint64_t *sequence);
+/* A link was lost that may have had the last acknowledgement: it is to be said again. */
+void gw_inbox_ack_again(GwInbox *inbox);

@@ -3,77 +3,97 @@
  * The public face of a session: making, talking to, and freeing it.
  *
  * Owns struct GwLane and everything in it. All of this runs in the main context that was the
- * thread's default when the session was made, but for gw_lane_post(), gw_lane_fail(),
- * gw_lane_count_cpu() and gw_lane_stats(). Worker threads never call a handler: they post events
- * to a bounded queue and make a source of the main context ready, which empties it.
+ * thread's default when the session was made, but for gw_lane_end(), gw_lane_count_cpu() and
+ * gw_lane_stats().
  *
  * Freeing raises stop_fd, joins the threads (none of them waits on anything but that eventfd, a
  * condition that is signalled, or a bounded piece of work) and only then lets go of the memory, so
- * it takes milliseconds. Memory per session: frames in flight (the window, at most 64 MiB), 4 MiB
- * inbox, 5 MiB spare frames, at most 64 messages of 1 MiB, 3 MiB for parser and codecs.
+ * it takes milliseconds, or 100 ms while a connection does not move. Memory per session: frames in
+ * flight (the window, at most 64 MiB, and 16 MiB of control messages), as much at the other end
+ * behind a gap, 4 MiB inbox, 5 MiB spare frames, at most 64 messages of 1 MiB, 3 MiB for parser and
+ * codecs.
  */
+#include "base/log.h"
 #include "base/units.h"
-#include "lane/session.h"
+#include "lane/link.h"
 #include "lane/wake.h"
 
+#include <gnutls/crypto.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
 
-struct GwLaneResolve {
-    GwLane *lane; /* NULL: freed in the meantime */
-    GCancellable *cancellable;
-};
+#define DEFAULT_SILENCE_MS 3000
+
+/* Links by measure: on a far link, where each connection's own congestion window is what limits,
+ * several; on a near one as many as there are cores to encrypt beside QEMU and its guest. */
+#define FAR_RTT_US     (10 * 1000)
+#define FAR_LINKS      4u
+#define CORES_PER_LINK 4u
+
+/* --- waking links ----------------------------------------------------------------------------- */
 
 static void
-clear_event(GwLaneEvent *event)
+wake_all(GwLane *lane)
 {
-    g_free(event->name);
-    json_decref(event->message);
-    g_clear_error(&event->error);
+    for (unsigned i = 0; i < GW_LANE_MAX_LINKS; i++) {
+        const GwLink *link = __atomic_load_n(&lane->links[i], __ATOMIC_ACQUIRE);
+
+        if (link) {
+            gw_wake_raise(link->wake_fd);
+        }
+    }
+}
+
+/* Those that are at work look for more before they wait. */
+static void
+wake_one(GwLane *lane)
+{
+    for (unsigned i = 0; i < GW_LANE_MAX_LINKS; i++) {
+        GwLink *link = __atomic_load_n(&lane->links[i], __ATOMIC_ACQUIRE);
+
+        if (link && __atomic_exchange_n(&link->idle, 0, __ATOMIC_SEQ_CST) != 0) {
+            gw_wake_raise(link->wake_fd);
+            return;
+        }
+    }
 }
 
 static void
-free_event(void *event)
+on_outbox_wake(void *lane)
 {
-    clear_event(event);
-    g_free(event);
+    wake_one(lane);
 }
 
-void
-gw_lane_post(GwLane *lane, GwLaneEvent event)
+static void
+on_inbox_wake(void *lane, bool all)
 {
-    pthread_mutex_lock(&lane->lock);
-    while (event.kind == GW_LANE_EVENT_MESSAGE && lane->events.length >= GW_LANE_MAX_EVENTS &&
-           !lane->stopping) {
-        pthread_cond_wait(&lane->events_taken, &lane->lock);
-    }
-    bool late = lane->closed_posted || lane->stopping;
-    if (!late) {
-        lane->closed_posted = event.kind == GW_LANE_EVENT_CLOSED;
-        g_queue_push_tail(&lane->events, g_memdup2(&event, sizeof(event)));
-    }
-    pthread_mutex_unlock(&lane->lock);
-    if (late) {
-        clear_event(&event);
+    if (all) {
+        wake_all(lane);
     } else {
-        g_source_set_ready_time(lane->event_source, 0);
+        wake_one(lane);
     }
 }
 
+/* --- for the threads -------------------------------------------------------------------------- */
+
 void
-gw_lane_fail(GwLane *lane, GError *error)
+gw_lane_end(GwLane *lane, GError *error, bool tell)
 {
     pthread_mutex_lock(&lane->lock);
-    bool first = !lane->failure;
+    bool first = !lane->end_reason;
     if (first) {
-        lane->failure = error;
+        lane->end_reason = error;
+        lane->tells_reason = tell;
     }
     pthread_mutex_unlock(&lane->lock);
     if (!first) {
         g_error_free(error);
+        return;
     }
-    gw_wake_raise(lane->wake_fd);
+    gw_wake_raise(lane->cut_fd);
+    gw_outbox_stop(lane->outbox);
+    wake_all(lane);
 }
 
 void
@@ -90,155 +110,12 @@ gw_lane_count_cpu(GwLane *lane, int64_t *last_us)
     *last_us = now_us;
 }
 
-/* --- delivering events ------------------------------------------------------------------------ */
-
-static void
-deliver_welcome(GwLane *lane, const char *name)
-{
-    g_autoptr(GError) error = NULL;
-    bool welcome = lane->server && gw_lane_server_welcome(lane->server, name, &error);
-
-    if (lane->freed) {
-        return;
-    }
-    if (!welcome && !error) {
-        error = g_error_new(GW_ERROR, GW_ERROR_REFUSED, "host '%s' is not welcome here", name);
-    }
-    pthread_mutex_lock(&lane->lock);
-    lane->verdict = welcome ? GW_LANE_VERDICT_WELCOME : GW_LANE_VERDICT_REFUSED;
-    lane->verdict_error = g_steal_pointer(&error);
-    pthread_mutex_unlock(&lane->lock);
-    gw_wake_raise(lane->wake_fd);
-}
-
-static void
-deliver_ready(GwLane *lane, GwLaneEvent *event)
-{
-    lane->ready = true;
-    lane->peer_name = g_steal_pointer(&event->name);
-    if (lane->server) {
-        gw_lane_server_accepted(g_steal_pointer(&lane->server), lane);
-    } else if (lane->handlers.ready) {
-        lane->handlers.ready(lane, lane->data);
-    }
-}
-
-static void
-deliver_closed(GwLane *lane, const GError *error)
-{
-    lane->over = true;
-    if (lane->server) {
-        gw_lane_server_dropped(g_steal_pointer(&lane->server), lane, error);
-    } else if (lane->handlers.closed) {
-        lane->handlers.closed(lane, error, lane->data);
-    }
-}
-
-static void
-deliver(GwLane *lane, GwLaneEvent *event)
-{
-    switch (event->kind) {
-    case GW_LANE_EVENT_WELCOME:
-        deliver_welcome(lane, event->name);
-        break;
-    case GW_LANE_EVENT_READY:
-        deliver_ready(lane, event);
-        break;
-    case GW_LANE_EVENT_MESSAGE:
-        if (lane->handlers.message) {
-            lane->handlers.message(lane, event->message, lane->data);
-        }
-        break;
-    case GW_LANE_EVENT_STREAM_END:
-        if (lane->handlers.stream_end) {
-            event->end.error = event->error;
-            lane->handlers.stream_end(lane, &event->end, lane->data);
-        }
-        break;
-    case GW_LANE_EVENT_CLOSED:
-        deliver_closed(lane, event->error);
-        break;
-    }
-}
-
-static GwLaneEvent *
-take_event(GwLane *lane)
-{
-    pthread_mutex_lock(&lane->lock);
-    GwLaneEvent *event = g_queue_pop_head(&lane->events);
-    pthread_cond_signal(&lane->events_taken);
-    pthread_mutex_unlock(&lane->lock);
-    return event;
-}
-
-static void
-destroy(GwLane *lane)
-{
-    g_queue_clear_full(&lane->events, free_event);
-    gw_outbox_free(lane->outbox);
-    gw_inbox_free(lane->inbox);
-    gw_frame_pool_free(lane->pool);
-    gw_lane_credentials_unref(lane->credentials);
-    g_list_free_full(lane->addresses, g_object_unref);
-    gw_fd_clear(&lane->accepted_fd);
-    gw_fd_clear(&lane->wake_fd);
-    gw_fd_clear(&lane->stop_fd);
-    gw_fd_clear(&lane->cut_fd);
-    gw_fd_clear(&lane->stream_fd);
-    g_clear_error(&lane->failure);
-    g_clear_error(&lane->verdict_error);
-    pthread_cond_destroy(&lane->events_taken);
-    pthread_mutex_destroy(&lane->lock);
-    g_source_unref(lane->event_source);
-    g_main_context_unref(lane->context);
-    g_free(lane->peer_address);
-    g_free(lane->expected_name);
-    g_free(lane->peer_name);
-    g_free(lane);
-}
-
-static gboolean
-dispatch_events(void *data)
-{
-    GwLane *lane = data;
-
-    lane->dispatching = true;
-    /* Not until the queue is empty: a peer that floods us may not keep the main loop from others.
-     */
-    for (unsigned i = 0; i < GW_LANE_MAX_EVENTS && !lane->freed; i++) {
-        GwLaneEvent *event = take_event(lane);
-
-        if (!event) {
-            break;
-        }
-        g_source_set_ready_time(lane->event_source, 0);
-        deliver(lane, event);
-        free_event(event);
-    }
-    lane->dispatching = false;
-    if (lane->freed) {
-        destroy(lane);
-        return G_SOURCE_REMOVE;
-    }
-    return G_SOURCE_CONTINUE;
-}
-
-/* Lowered before the queue is looked at, so that no event is overlooked. */
-static gboolean
-on_events_ready(GSource *source, GSourceFunc callback, void *data)
-{
-    g_source_set_ready_time(source, -1);
-    return callback(data);
-}
-
-static GSourceFuncs event_source_funcs = {.dispatch = on_events_ready};
-
 /* --- making and freeing ----------------------------------------------------------------------- */
 
 static bool
 make_wakes(GwLane *lane, GError **error)
 {
-    GwFd *wakes[] = {&lane->wake_fd, &lane->stop_fd, &lane->cut_fd};
+    GwFd *wakes[] = {&lane->stop_fd, &lane->cut_fd};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(wakes); i++) {
         *wakes[i] = gw_wake_new(error);
@@ -257,68 +134,49 @@ new_lane(GwLaneCredentials *credentials, const char *peer_address, GError **erro
 
     lane->credentials = gw_lane_credentials_ref(credentials);
     lane->peer_address = g_strdup(peer_address);
-    lane->accepted_fd = lane->stream_fd = GW_FD_NONE;
-    lane->wake_fd = lane->stop_fd = lane->cut_fd = GW_FD_NONE;
+    lane->stream_fd = GW_FD_NONE;
+    lane->stop_fd = lane->cut_fd = GW_FD_NONE;
     lane->context = g_main_context_ref_thread_default();
+    lane->names = g_ptr_array_new_with_free_func(g_free);
     pthread_mutex_init(&lane->lock, NULL);
     pthread_cond_init(&lane->events_taken, NULL);
-    g_queue_init(&lane->events);
-    lane->wakes_made = make_wakes(lane, error);
     lane->pool = gw_frame_pool_new();
-    lane->outbox = gw_outbox_new(lane->wake_fd);
-    lane->inbox = gw_inbox_new(lane->wake_fd);
-    lane->event_source = g_source_new(&event_source_funcs, sizeof(GSource));
-    g_source_set_callback(lane->event_source, dispatch_events, lane, NULL);
-    g_source_attach(lane->event_source, lane->context);
+    lane->outbox = gw_outbox_new(on_outbox_wake, lane);
+    lane->inbox = gw_inbox_new(on_inbox_wake, lane);
+    gw_lane_events_init(lane);
+    lane->wakes_made = make_wakes(lane, error);
     return lane;
 }
 
-/* Workers leave all signals to the main thread. */
-static bool
-start_thread(GwLane *lane, GwLaneThread thread, void *(*body)(void *), const char *name,
-             GError **error)
+bool
+gw_lane_start_thread(pthread_t *thread, void *(*body)(void *), void *data, const char *name,
+                     GError **error)
 {
     sigset_t all, before;
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int result = pthread_create(&lane->threads[thread], NULL, body, lane);
+    int result = pthread_create(thread, NULL, body, data);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (result != 0) {
-        gw_set_error_errno(error, result, "cannot start a thread for the session with %s",
-                           lane->peer_address);
+        gw_set_error_errno(error, result, "cannot start a thread for a session with another host");
         return false;
     }
-    pthread_setname_np(lane->threads[thread], name);
-    lane->thread_runs[thread] = true;
+    pthread_setname_np(*thread, name);
     return true;
 }
 
-static bool
-start_session(GwLane *lane, GError **error)
+bool
+gw_lane_start(GwLane *lane, GError **error)
 {
-    return start_thread(lane, GW_LANE_THREAD_INBOX, gw_target_thread, "gw-lane-inbox", error) &&
-           start_thread(lane, GW_LANE_THREAD_LINK, gw_link_thread, "gw-lane-link", error);
-}
+    GwLink *link = lane->links[0] ? lane->links[0] : gw_link_new(lane, 0, error);
 
-static void
-drop_source(GSource **source)
-{
-    if (*source) {
-        g_source_destroy(*source);
-        g_clear_pointer(source, g_source_unref);
+    if (!link) {
+        return false;
     }
-}
-
-static void
-stop_resolving(GwLane *lane)
-{
-    drop_source(&lane->resolve_timeout);
-    if (lane->resolve) {
-        lane->resolve->lane = NULL;
-        g_cancellable_cancel(lane->resolve->cancellable);
-        lane->resolve = NULL;
-    }
+    lane->inbox_runs =
+        gw_lane_start_thread(&lane->inbox_thread, gw_target_thread, lane, "gw-lane-inbox", error);
+    return lane->inbox_runs && gw_link_start(link, error);
 }
 
 static void
@@ -332,11 +190,46 @@ stop_threads(GwLane *lane)
     gw_wake_raise(lane->cut_fd);
     gw_outbox_stop(lane->outbox);
     gw_inbox_stop(lane->inbox);
-    for (unsigned i = 0; i < GW_LANE_N_THREADS; i++) {
-        if (lane->thread_runs[i]) {
-            pthread_join(lane->threads[i], NULL);
+    if (lane->inbox_runs) {
+        pthread_join(lane->inbox_thread, NULL);
+    }
+    if (lane->stream_runs) {
+        pthread_join(lane->stream_thread, NULL);
+    }
+    for (unsigned i = 0; i < GW_LANE_MAX_LINKS; i++) {
+        if (lane->links[i]) {
+            gw_link_join(lane->links[i]);
         }
     }
+}
+
+void
+gw_lane_destroy(GwLane *lane)
+{
+    for (unsigned i = 0; i < GW_LANE_MAX_LINKS; i++) {
+        if (lane->links[i]) {
+            gw_link_free(lane->links[i]);
+        }
+    }
+    gw_lane_events_clear(lane);
+    gw_outbox_free(lane->outbox);
+    gw_inbox_free(lane->inbox);
+    gw_frame_pool_free(lane->pool);
+    gw_lane_credentials_unref(lane->credentials);
+    g_list_free_full(lane->addresses, g_object_unref);
+    g_ptr_array_unref(lane->names);
+    gw_fd_clear(&lane->stop_fd);
+    gw_fd_clear(&lane->cut_fd);
+    gw_fd_clear(&lane->stream_fd);
+    g_clear_error(&lane->end_reason);
+    pthread_cond_destroy(&lane->events_taken);
+    pthread_mutex_destroy(&lane->lock);
+    g_main_context_unref(lane->context);
+    g_free(lane->peer_address);
+    g_free(lane->expected_name);
+    g_free(lane->peer_name);
+    g_free(lane->congestion);
+    g_free(lane);
 }
 
 void
@@ -347,81 +240,27 @@ gw_lane_free(GwLane *lane)
     }
     lane->freed = true;
     g_source_destroy(lane->event_source);
-    stop_resolving(lane);
+    gw_lane_stop_resolving(lane);
+    gw_lane_registry_remove(lane, true);
     stop_threads(lane);
-    if (lane->slots) {
-        lane->slots->used--;
-        gw_lane_slots_unref(g_steal_pointer(&lane->slots));
-    }
     if (!lane->dispatching) {
-        destroy(lane);
+        gw_lane_destroy(lane);
     }
 }
 
-/* --- connecting ------------------------------------------------------------------------------- */
+/* --- connecting and accepting ----------------------------------------------------------------- */
 
-static void
-end_before_start(GwLane *lane, GError *error)
+static bool
+make_session_id(GwLane *lane, GError **error)
 {
-    gw_lane_post(lane, (GwLaneEvent){.kind = GW_LANE_EVENT_CLOSED, .error = error});
-}
+    uint8_t instance[GW_INSTANCE_BYTES];
 
-static void
-on_resolved(GObject *resolver, GAsyncResult *result, void *data)
-{
-    GwLaneResolve *resolve = data;
-    GwLane *lane = resolve->lane;
-    g_autoptr(GError) cause = NULL;
-    GError *error = NULL;
-    GList *addresses = g_resolver_lookup_by_name_finish(G_RESOLVER(resolver), result, &cause);
-
-    g_object_unref(resolve->cancellable);
-    g_free(resolve);
-    if (!lane) {
-        g_list_free_full(addresses, g_object_unref);
-        return;
+    if (gnutls_rnd(GNUTLS_RND_NONCE, lane->session_id, GW_SESSION_ID_BYTES) >= 0 &&
+        gw_lane_instance(instance)) {
+        return true;
     }
-    lane->resolve = NULL;
-    drop_source(&lane->resolve_timeout);
-    lane->addresses = addresses;
-    if (!addresses) {
-        error = g_error_new(GW_ERROR, GW_ERROR_UNREACHABLE,
-                            "address '%s' of host '%s' cannot be resolved: %s", lane->peer_address,
-                            lane->expected_name, cause->message);
-    } else {
-        start_session(lane, &error);
-    }
-    if (error) {
-        end_before_start(lane, error);
-    }
-}
-
-static gboolean
-on_resolve_timeout(void *data)
-{
-    GwLane *lane = data;
-
-    stop_resolving(lane);
-    end_before_start(lane, g_error_new(GW_ERROR, GW_ERROR_TIMEOUT,
-                                       "address '%s' of host '%s' was not resolved in time: check "
-                                       "the name service or use an IP address",
-                                       lane->peer_address, lane->expected_name));
-    return G_SOURCE_REMOVE;
-}
-
-static void
-start_resolving(GwLane *lane, guint timeout_ms)
-{
-    g_autoptr(GResolver) resolver = g_resolver_get_default();
-
-    lane->resolve_timeout = g_timeout_source_new(timeout_ms);
-    g_source_set_callback(lane->resolve_timeout, on_resolve_timeout, lane, NULL);
-    g_source_attach(lane->resolve_timeout, lane->context);
-    lane->resolve = g_new0(GwLaneResolve, 1);
-    lane->resolve->lane = lane;
-    lane->resolve->cancellable = g_cancellable_new();
-    g_resolver_lookup_by_name_async(resolver, lane->peer_address, lane->resolve->cancellable,
-                                    on_resolved, lane->resolve);
+    g_set_error(error, GW_ERROR, GW_ERROR_FAILED, "no random numbers for a session id");
+    return false;
 }
 
 GwLane *
@@ -432,35 +271,71 @@ gw_lane_connect(const GwLaneConnect *options, const GwLaneHandlers *handlers, vo
 
     lane->port = options->port;
     lane->expected_name = g_strdup(options->expected_name);
+    lane->congestion = g_strdup(options->congestion);
     lane->open_deadline_us = gw_now_us() + options->connect_timeout_ms * 1000;
     lane->session_timeout_ms = options->session_timeout_ms;
+    lane->silence_us = 1000 * (options->silence_ms > 0 ? options->silence_ms : DEFAULT_SILENCE_MS);
+    lane->n_links = options->n_links;
+    g_ptr_array_add(lane->names, g_strdup(options->address));
+    for (const char *const *name = options->more_addresses; name && *name; name++) {
+        g_ptr_array_add(lane->names, g_strdup(*name));
+    }
     gw_lane_set_handlers(lane, handlers, data);
-    if (error) {
-        end_before_start(lane, error);
+    if (!lane->wakes_made || !make_session_id(lane, &error)) {
+        gw_lane_end_before_start(lane, error);
         return lane;
     }
-    start_resolving(lane, (guint)options->connect_timeout_ms);
+    gw_lane_resolve(lane, (guint)options->connect_timeout_ms);
     return lane;
 }
 
 GwLane *
-gw_lane_accept(GwLaneServer *server, GwLaneSlots *slots, int fd, const char *peer_address,
+gw_lane_accept(const GwLaneServerOptions *options, GwConnection *connection, const GwHello *hello,
                GError **error)
 {
-    GwLane *lane = new_lane(gw_lane_server_credentials(server), peer_address, error);
+    GwLane *lane = new_lane(options->credentials, connection->peer, error);
+    bool usable = lane->wakes_made;
 
-    lane->accepted_fd = fd;
-    lane->server = server;
-    lane->slots = slots;
-    slots->refs++;
-    slots->used++;
-    lane->open_deadline_us = gw_now_us() + GW_LANE_HANDSHAKE_MS * 1000;
-    lane->session_timeout_ms = gw_lane_server_session_timeout_ms(server);
-    if (!lane->wakes_made || !start_session(lane, error)) {
+    lane->session_timeout_ms = options->session_timeout_ms;
+    lane->silence_us = 1000 * DEFAULT_SILENCE_MS;
+    lane->peer_name = g_strdup(connection->peer_name);
+    memcpy(lane->session_id, hello->session_id, GW_SESSION_ID_BYTES);
+    memcpy(lane->peer_instance, hello->instance, GW_INSTANCE_BYTES);
+    if (usable && gnutls_rnd(GNUTLS_RND_KEY, lane->ticket, GW_TICKET_BYTES) < 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_FAILED, "no random numbers for a session's ticket");
+        usable = false;
+    }
+    GwLink *link = usable ? gw_link_new(lane, 0, error) : NULL;
+
+    if (link) {
+        link->announces = true;
+        link->last_attempt = hello->attempt;
+        gw_link_hand(link, connection, hello);
+    }
+    if (!link || !gw_lane_start(lane, error)) {
+        if (link) {
+            link->handed = NULL; /* stays the caller's; no thread has seen it */
+        }
         gw_lane_free(lane);
         return NULL;
     }
     return lane;
+}
+
+bool
+gw_lane_join(GwLane *lane, GwConnection *connection, const GwHello *hello, GError **error)
+{
+    GwLink *link = lane->links[hello->link];
+
+    if (!link) {
+        link = gw_link_new(lane, hello->link, error);
+    }
+    if (!link || (!link->runs && !gw_link_start(link, error))) {
+        return false;
+    }
+    link->last_attempt = hello->attempt;
+    gw_link_hand(link, connection, hello);
+    return true;
 }
 
 /* --- using ------------------------------------------------------------------------------------ */
@@ -511,6 +386,42 @@ gw_lane_send(GwLane *lane, json_t *message, GError **error)
                                   gw_frame_new_with(lane->pool, GW_FRAME_CONTROL, &payload), error);
 }
 
+static unsigned
+choose_n_links(const GwLane *lane)
+{
+    GwOutboxFigures figures;
+
+    if (lane->n_links > 0) {
+        return MIN(lane->n_links, GW_LANE_MAX_LINKS);
+    }
+    gw_outbox_figures(lane->outbox, gw_now_us(), &figures);
+    if (figures.rtt_us >= FAR_RTT_US) {
+        return FAR_LINKS;
+    }
+    return CLAMP(g_get_num_processors() / CORES_PER_LINK, 1, FAR_LINKS);
+}
+
+/* A session that only talks has one; a stream that has fewer than it might is slower. */
+static void
+open_more_links(GwLane *lane)
+{
+    unsigned n_links = choose_n_links(lane);
+
+    for (unsigned i = 1; i < n_links; i++) {
+        g_autoptr(GError) error = NULL;
+        GwLink *link = gw_link_new(lane, i, &error);
+
+        if (link) {
+            link->joins = true;
+        }
+        if (!link || !gw_link_start(link, &error)) {
+            gw_warn(&(GwLogFields){.host = lane->peer_name}, "only %u of %u connections: %s", i,
+                    n_links, error->message);
+            return;
+        }
+    }
+}
+
 bool
 gw_lane_start_stream(GwLane *lane, int fd, GError **error)
 {
@@ -531,7 +442,12 @@ gw_lane_start_stream(GwLane *lane, int fd, GError **error)
         return true;
     }
     lane->stream_fd = fd;
-    return start_thread(lane, GW_LANE_THREAD_STREAM, gw_source_thread, "gw-lane-stream", error);
+    lane->stream_runs =
+        gw_lane_start_thread(&lane->stream_thread, gw_source_thread, lane, "gw-lane-stream", error);
+    if (lane->stream_runs) {
+        open_more_links(lane);
+    }
+    return lane->stream_runs;
 }
 
 void
@@ -540,7 +456,7 @@ gw_lane_finish(GwLane *lane)
     pthread_mutex_lock(&lane->lock);
     lane->finishing = true;
     pthread_mutex_unlock(&lane->lock);
-    gw_wake_raise(lane->wake_fd);
+    wake_all(lane);
 }
 
 void
@@ -553,7 +469,7 @@ gw_lane_stats(GwLane *lane, GwLaneStats *out)
     *out = lane->stats;
     pthread_mutex_unlock(&lane->lock);
     out->overhead_bytes = out->wire_bytes - out->page_bytes - out->zero_bytes - out->opaque_bytes -
-                          out->control_bytes;
+                          out->control_bytes - out->resent_bytes;
     out->in_flight_bytes = figures.in_flight_bytes;
     out->rate_bytes_s = figures.rate_bytes_s;
     out->rtt_us = figures.rtt_us;

@@ -15,8 +15,13 @@
  * inside own the sockets, the parser, the codecs and their buffers. gw_lane_stats() may be called
  * from any thread. No callback runs inside a call into the lane.
  *
- * Failure: a session ends once, with closed(); nothing is called after it. Silence for
- * `session_timeout_ms` ends it with GW_ERROR_TIMEOUT, so a link may be gone for less than that.
+ * A session outlives its TCP connections. The side that connected opens new ones, at all addresses
+ * of the peer, when one is lost or silent; each side then sends what the other has not received.
+ * Nothing is lost, twice or out of order; QEMU and the owner feel only that it takes longer. What
+ * ends a session is a side's wish, a peer that was started anew and so knows nothing of it, or
+ * silence for `session_timeout_ms` (GW_ERROR_TIMEOUT).
+ *
+ * Failure: a session ends once, with closed(); nothing is called after it.
  */
 #pragma once
 
@@ -57,6 +62,7 @@ typedef struct GwLaneStats {
     uint64_t opaque_bytes;   /* everything of the stream that is not a page */
     uint64_t control_bytes;  /* control messages, acknowledgements, keepalives */
     uint64_t overhead_bytes; /* frame and batch headers, greeting, TLS */
+    uint64_t resent_bytes;   /* frames, or parts of frames, that were sent once more */
     /* The stream as QEMU wrote or read it. */
     uint64_t stream_bytes;
     uint64_t pages; /* with content, as taken from QEMU */
@@ -66,6 +72,8 @@ typedef struct GwLaneStats {
     uint64_t rtt_us;          /* smallest seen */
     uint64_t cpu_us;          /* of this lane's worker threads */
     bool opaque;              /* the parser has handed the rest over */
+    unsigned links;           /* connections that are up */
+    uint64_t reconnects;      /* connections in the place of one that was lost */
 } GwLaneStats;
 
 void gw_lane_stats(GwLane *lane, GwLaneStats *out);
@@ -104,6 +112,11 @@ typedef struct GwLaneConnect {
     GwLaneCredentials *credentials;
     int64_t connect_timeout_ms;
     int64_t session_timeout_ms;
+    /* All of these may be left out. */
+    const char *const *more_addresses; /* of the same peer, ends with NULL */
+    unsigned n_links;                  /* connections while a stream runs; 0: by measure */
+    const char *congestion;            /* TCP's congestion control; NULL: the system's */
+    int64_t silence_ms; /* after which a connection is in doubt and another one opened; 0: 3000 */
 } GwLaneConnect;
 
 /*
@@ -113,7 +126,10 @@ typedef struct GwLaneConnect {
 GwLane *gw_lane_connect(const GwLaneConnect *options, const GwLaneHandlers *handlers,
                         void *data) GW_MUST_USE;
 
-/* Ends the session at once if it is still there. No handler is called afterwards. NULL is fine. */
+/*
+ * Ends the session at once if it is still there; the peer is told if the link takes it within a
+ * moment. No handler is called afterwards. NULL is fine.
+ */
 void gw_lane_free(GwLane *lane);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwLane, gw_lane_free)
 
@@ -143,7 +159,8 @@ typedef struct GwLaneServerOptions {
     uint16_t port;
     GwLaneCredentials *credentials;
     int64_t session_timeout_ms;
-    unsigned max_sessions; /* also bounds half-open ones */
+    unsigned max_sessions;  /* as many connections may be half-open beside them */
+    const char *congestion; /* as in GwLaneConnect */
 } GwLaneServerOptions;
 
 typedef struct GwLaneServerHandlers {

@@ -1,358 +1,492 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The link thread: one connection of a session from opening to end.
+ * The link thread: serves one connection after the other, from the session's begin to its end.
  *
- * Owns the socket, TLS and GwLink. It is the only thread that reads or writes the connection. In
- * each turn it receives what is there (ordered frames go to the inbox, the others are answered
- * here), sends what the outbox and its own small frames offer, and looks at the clock.
+ * Owns the connection, and on the connecting side the one that is being opened. It is the only
+ * thread that reads or writes them. In each turn it gets a new connection if there is one to get,
+ * receives what is there, looks at the clock, and sends what the outbox and its own small frames
+ * offer.
  *
- * Limits: a turn moves at most TURN_BYTES each way, so that neither direction starves; while the
- * inbox is full nothing is read, and that silence is not the peer's. Pings go out every second;
- * silence of session_timeout_ms ends the session. At the end a REFUSE or GOODBYE is given
- * LINGER_US to arrive.
+ * Limits: a PING goes out every second. A connection that is silent for the lane's silence_us is in
+ * doubt: the other links take over what it was given, and the connecting side opens another one
+ * beside it; the first of the two that works is used. Silence of all links for session_timeout_ms
+ * ends the session. At the end a REFUSE gets GW_CONNECTION_LINGER_US to arrive. A GOODBYE is said
+ * over every connection, and the session goes on until the peer ends it in turn.
  *
  * Fails by ending the session: the reason goes through the inbox, behind all that arrived before.
  */
 #include "lane/link.h"
 
+#include "base/log.h"
 #include "base/units.h"
 #include "lane/wake.h"
 
-#include <errno.h>
 #include <poll.h>
-#include <sys/socket.h>
+#include <string.h>
 
-#define TURN_BYTES (512u * 1024u)
-#define PING_US    G_USEC_PER_SEC
-#define LINGER_US  (2 * G_USEC_PER_SEC)
+#define PING_US G_USEC_PER_SEC
 
-/* --- receiving -------------------------------------------------------------------------------- */
+/* --- the connection comes and goes ------------------------------------------------------------ */
 
-static bool
-handle_number(GwLink *link, const GwFrame *frame, GError **error)
+void
+gw_link_count_wire(GwLink *link, GwConnection *connection)
 {
+    if (!connection || !connection->tls) {
+        return;
+    }
+    uint64_t wire_bytes = gw_tls_wire_bytes(connection->tls);
+
+    pthread_mutex_lock(&link->lane->lock);
+    link->lane->stats.wire_bytes += wire_bytes - connection->wire_counted;
+    pthread_mutex_unlock(&link->lane->lock);
+    connection->wire_counted = wire_bytes;
+}
+
+static void
+count_up(GwLink *link, bool up)
+{
+    GwLaneStats *stats = &link->lane->stats;
+
+    pthread_mutex_lock(&link->lane->lock);
+    if (up) {
+        stats->links++;
+        stats->reconnects += link->was_up;
+    } else {
+        GwConnection *connection = link->connection;
+
+        stats->links--;
+        if (connection->sending && gw_frame_is_ordered(connection->sending->header.type)) {
+            stats->resent_bytes += connection->sent_bytes;
+        }
+    }
+    pthread_mutex_unlock(&link->lane->lock);
+}
+
+static void
+drop_connection(GwLink *link)
+{
+    if (!link->connection) {
+        return;
+    }
+    gw_link_count_wire(link, link->connection);
+    count_up(link, false);
+    g_clear_pointer(&link->connection, gw_connection_free);
+}
+
+void
+gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *received)
+{
+    GwLane *lane = link->lane;
+    GError *error = NULL;
     int64_t now_us = gw_now_us();
-    uint64_t number;
 
-    if (!gw_number_decode(gw_frame_payload(frame), frame->header.payload_bytes, &number, error)) {
-        return false;
+    drop_connection(link);
+    connection->pool = lane->pool;
+    connection->heard_us = now_us;
+    __atomic_store_n(&lane->heard_us, now_us, __ATOMIC_RELAXED);
+    link->connection = connection;
+    link->up_since_us = now_us;
+    if (!link->peer) {
+        link->peer = g_strdup(connection->peer);
     }
-    if (frame->header.type == GW_FRAME_ACK) {
-        return gw_outbox_acked(link->lane->outbox, number, now_us, error);
-    }
-    if (frame->header.type == GW_FRAME_PING) {
-        link->pong_pending = true;
-        link->pong_token = number;
-    } else if (link->ping_token != 0 && number == link->ping_token) {
-        gw_outbox_rtt(link->lane->outbox, now_us - (int64_t)link->ping_token, now_us);
-        link->ping_token = 0;
-    }
-    return true;
-}
-
-/* @frame: transfer full. */
-static bool
-handle_ordered(GwLink *link, GwFrame *frame, GError **error)
-{
-    bool is_wrong_way = gw_frame_is_stream(frame->header.type) && link->lane->expected_name;
-
-    if (is_wrong_way || frame->header.sequence != link->last_sequence + 1) {
-        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "%s sent a %s frame %s", link->peer,
-                    gw_frame_type_name(frame->header.type),
-                    is_wrong_way ? "to the source of the stream" : "out of order");
-        gw_frame_free(frame);
-        return false;
-    }
-    link->last_sequence++;
-    gw_inbox_push(link->lane->inbox, frame);
-    return true;
-}
-
-/* @frame: transfer full. False also for the regular ends of a session. */
-static bool
-handle_frame(GwLink *link, GwFrame *frame, GError **error)
-{
-    if (gw_frame_is_ordered(frame->header.type)) {
-        return handle_ordered(link, frame, error);
-    }
-    g_autoptr(GwFrame) own = frame;
-
-    switch ((unsigned)own->header.type) {
-    case GW_FRAME_ACK:
-    case GW_FRAME_PING:
-    case GW_FRAME_PONG:
-        return handle_number(link, own, error);
-    case GW_FRAME_GOODBYE:
-        link->tell_peer = false;
-        g_set_error(error, GW_ERROR, GW_ERROR_CANCELLED, "%s finished the session", link->peer);
-        return false;
-    case GW_FRAME_REFUSE:
-        link->tell_peer = false;
-        g_propagate_prefixed_error(
-            error, gw_refuse_decode(gw_frame_payload(own), own->header.payload_bytes),
-            "%s ended the session: ", link->peer);
-        return false;
-    default:
-        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "%s sent a second greeting", link->peer);
-        return false;
-    }
-}
-
-static bool
-receive_turn(GwLink *link, GError **error)
-{
-    size_t received = 0;
-
-    link->more_to_receive = false;
-    while (received < TURN_BYTES) {
-        GwFrame *frame = NULL;
-
-        if (!gw_inbox_has_room(link->lane->inbox)) {
-            link->heard_us = gw_now_us();
-            return true;
-        }
-        int result = gw_link_receive_some(link, &frame, error);
-
-        if (result <= 0) {
-            return result == 0;
-        }
-        received += gw_frame_wire_bytes(frame);
-        link->tell_peer = true;
-        if (!handle_frame(link, frame, error)) {
-            return false;
-        }
-        link->tell_peer = false;
-    }
+    link->doubtful = link->benched = false;
     link->more_to_receive = true;
-    return true;
-}
-
-/* --- sending ---------------------------------------------------------------------------------- */
-
-static GwFrame *
-make_number_frame(GwLink *link, GwFrameType type, uint64_t number)
-{
-    g_autoptr(GByteArray) payload = g_byte_array_sized_new(8);
-
-    gw_number_encode(number, payload);
-    GwFrame *frame = gw_frame_new_with(link->lane->pool, type, payload);
-
-    gw_frame_encode_header(&frame->header, frame->wire);
-    return frame;
-}
-
-/* Small frames overtake what is queued: the peer waits for them, or measures with them. */
-static GwFrame *
-next_frame(GwLink *link, int64_t now_us)
-{
-    uint64_t sequence;
-
-    if (gw_inbox_take_ack(link->lane->inbox, &sequence)) {
-        return make_number_frame(link, GW_FRAME_ACK, sequence);
-    }
-    if (link->pong_pending) {
-        link->pong_pending = false;
-        return make_number_frame(link, GW_FRAME_PONG, link->pong_token);
-    }
-    if (link->ping_pending) {
-        link->ping_pending = false;
-        link->ping_token = (uint64_t)now_us;
-        return make_number_frame(link, GW_FRAME_PING, link->ping_token);
-    }
-    return gw_outbox_take(link->lane->outbox, now_us);
-}
-
-static bool
-send_turn(GwLink *link, GError **error)
-{
-    size_t sent = 0;
-
-    link->more_to_send = false;
-    while (sent < TURN_BYTES) {
-        if (!link->sending) {
-            link->sending = next_frame(link, gw_now_us());
-        }
-        if (!link->sending) {
-            return true;
-        }
-        size_t len = gw_frame_wire_bytes(link->sending);
-        int result = gw_link_send_some(link, error);
-
-        if (result <= 0) {
-            return result == 0;
-        }
-        sent += len;
-    }
     link->more_to_send = true;
-    return true;
+    link->ping_due_us = now_us;
+    link->ping_token = 0;
+    link->ping_pending = link->pong_pending = false;
+    link->said_goodbye = link->goodbye_pending = false;
+    count_up(link, true);
+    if (link->was_up) {
+        gw_info(&(GwLogFields){.host = connection->peer_name},
+                "link %u of the session is connected again%s%s", link->index,
+                link->trouble ? "; it was lost: " : "",
+                link->trouble ? link->trouble->message : "");
+    }
+    link->was_up = true;
+    g_clear_error(&link->trouble);
+    if (!gw_outbox_link_up(lane->outbox, link->index, received, now_us, &error)) {
+        gw_lane_end(lane, error, true);
+    }
+    gw_inbox_ack_again(lane->inbox);
 }
 
-/* --- the running session
- * -------------------------------------------------------------------------- */
-
-static bool
-look_at_clock(GwLink *link, GError **error)
-{
-    int64_t now_us = gw_now_us();
-    int64_t silent_us = now_us - link->heard_us;
-
-    if (silent_us >= link->lane->session_timeout_ms * 1000) {
-        g_autofree char *duration = gw_format_duration(silent_us);
-
-        g_set_error(error, GW_ERROR, GW_ERROR_TIMEOUT, "%s has not been heard for %s", link->peer,
-                    duration);
-        return false;
-    }
-    if (now_us >= link->ping_due_us) {
-        link->ping_pending = true;
-        link->ping_due_us = now_us + PING_US;
-    }
-    return true;
-}
-
-/* Orders of other threads. False: the session is to end. */
-static bool
-look_at_orders(GwLink *link, GError **error)
+static void
+take_handed(GwLink *link)
 {
     GwLane *lane = link->lane;
 
     pthread_mutex_lock(&lane->lock);
-    GError *failure = g_steal_pointer(&lane->failure);
-    bool finishing = lane->finishing;
+    GwConnection *connection = g_steal_pointer(&link->handed);
+    GwHello theirs = link->handed_hello;
     pthread_mutex_unlock(&lane->lock);
-    if (failure) {
-        link->tell_peer = true;
-        g_propagate_error(error, failure);
-        return false;
+    if (!connection) {
+        return;
     }
-    if (!finishing || link->sending || !gw_outbox_is_settled(lane->outbox)) {
-        return true;
-    }
-    GwFrame *goodbye =
-        gw_frame_new_with(lane->pool, GW_FRAME_GOODBYE, &(GByteArray){.data = NULL, .len = 0});
-
-    if (gw_link_send_frame(link, goodbye, gw_now_us() + LINGER_US, error)) {
-        g_set_error(error, GW_ERROR, GW_ERROR_CANCELLED, "the session with %s is finished",
-                    link->peer);
-    }
-    return false;
-}
-
-static GwLinkWait
-wait_for_work(GwLink *link)
-{
-    short events = 0;
-    int64_t silence_us = link->heard_us + link->lane->session_timeout_ms * 1000;
-    int64_t deadline_us = MIN(link->ping_due_us, silence_us);
-
-    if (gw_inbox_has_room(link->lane->inbox)) {
-        events |= POLLIN;
-    }
-    if (link->sending || link->more_to_send) {
-        events |= POLLOUT;
-    }
-    return gw_link_wait(link, events, link->more_to_receive ? 0 : deadline_us);
-}
-
-/* Returns when the session is over; false without error: the lane is being freed. */
-static bool
-run(GwLink *link, GError **error)
-{
-    while (wait_for_work(link) != GW_LINK_STOPPED) {
-        /* The clock goes before sending: it may call for a ping. */
-        if (!receive_turn(link, error) || !look_at_clock(link, error) || !send_turn(link, error) ||
-            !look_at_orders(link, error)) {
-            return false;
-        }
-        gw_lane_count_cpu(link->lane, &link->cpu_us);
-    }
-    return false;
-}
-
-/* --- the end
- * ---------------------------------------------------------------------------------------- */
-
-/* Closing with unread bytes would reset the connection and destroy what we said last. */
-static void
-linger(GwLink *link)
-{
-    uint8_t waste[4096];
-    int64_t deadline_us = gw_now_us() + LINGER_US;
-
-    shutdown(link->fd, SHUT_WR);
-    while (gw_now_us() < deadline_us) {
-        ssize_t n = recv(link->fd, waste, sizeof(waste), MSG_DONTWAIT);
-
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-            return;
-        }
-        if (n < 0 && gw_link_wait(link, POLLIN, deadline_us) == GW_LINK_STOPPED) {
-            return;
-        }
-    }
-}
-
-static void
-tell_reason(GwLink *link, const GError *reason)
-{
+    /* What the old connection still brings is not waited for: the peer has turned away from it. */
+    drop_connection(link);
     g_autoptr(GByteArray) payload = g_byte_array_new();
-    int64_t deadline_us = gw_now_us() + LINGER_US;
+    GwHello ours = {.version = GW_LANE_VERSION,
+                    .oldest_version = GW_LANE_OLDEST_VERSION,
+                    .joins = theirs.joins,
+                    .link = theirs.link,
+                    .attempt = theirs.attempt};
 
-    /* A frame that was begun has to be completed first, or the peer cannot tell them apart. */
-    while (link->sending) {
-        int result = gw_link_send_some(link, NULL);
-
-        if (result < 0 || gw_now_us() >= deadline_us) {
-            return;
-        }
-        if (result == 0 && gw_link_wait(link, POLLOUT, deadline_us) == GW_LINK_STOPPED) {
-            return;
-        }
+    memcpy(ours.session_id, lane->session_id, GW_SESSION_ID_BYTES);
+    if (!theirs.joins) {
+        memcpy(ours.ticket, lane->ticket, GW_TICKET_BYTES);
     }
-    gw_refuse_encode(reason, payload);
-    (void)!gw_link_send_frame(link, gw_frame_new_with(link->lane->pool, GW_FRAME_REFUSE, payload),
-                              deadline_us, NULL);
+    (void)!gw_lane_instance(ours.instance);
+    gw_inbox_received(lane->inbox, &ours.received);
+    gw_hello_encode(&ours, payload);
+    connection->sending = gw_frame_new_with(NULL, GW_FRAME_HELLO, payload);
+    gw_frame_encode_header(&connection->sending->header, connection->sending->wire);
+    gw_link_take_over(link, connection, &theirs.received);
 }
 
+/* @error: transfer full. */
 static void
-end_session(GwLink *link, GError *reason)
+give_up_connection(GwLink *link, GError *error)
 {
     GwLane *lane = link->lane;
 
-    gw_wake_raise(lane->cut_fd);
-    gw_outbox_stop(lane->outbox);
-    if (reason && link->tls && link->tell_peer) {
-        tell_reason(link, reason);
+    switch (link->fate) {
+    case GW_LINK_BREACHED:
+        gw_lane_end(lane, error, true);
+        return;
+    case GW_LINK_PEER_ENDED:
+        gw_lane_end(lane, error, false);
+        return;
+    case GW_LINK_LOST:
+        break;
     }
-    if (reason && link->fd >= 0) {
-        linger(link);
+    gw_debug(&(GwLogFields){.host = link->connection->peer_name}, "link %u: %s", link->index,
+             error->message);
+    drop_connection(link);
+    gw_outbox_link_down(lane->outbox, link->index);
+    gw_inbox_ack_again(lane->inbox);
+    link->doubtful = link->benched = false;
+    gw_link_reopen_soon(link, gw_now_us());
+    g_clear_error(&link->trouble);
+    link->trouble = error;
+}
+
+/* --- the clock -------------------------------------------------------------------------------- */
+
+/* A session that the peer may never have heard of does not wait for long. */
+static int64_t
+session_timeout_us(const GwLane *lane)
+{
+    bool confirmed = lane->expected_name || __atomic_load_n(&lane->confirmed, __ATOMIC_RELAXED);
+
+    return 1000 * (confirmed ? lane->session_timeout_ms
+                             : MIN(lane->session_timeout_ms, GW_LANE_HANDSHAKE_MS));
+}
+
+static void
+look_at_session_silence(GwLink *link, int64_t now_us)
+{
+    GwLane *lane = link->lane;
+    int64_t silent_us = now_us - __atomic_load_n(&lane->heard_us, __ATOMIC_RELAXED);
+
+    if (!link->was_up || silent_us < session_timeout_us(lane)) {
+        return;
     }
-    g_clear_pointer(&link->sending, gw_frame_free);
-    g_clear_pointer(&link->receiving, gw_frame_free);
-    g_clear_pointer(&link->tls, gw_tls_free);
-    gw_fd_clear(&link->fd);
+    g_autofree char *duration = gw_format_duration(silent_us);
+    gw_lane_end(lane,
+                g_error_new(GW_ERROR, GW_ERROR_TIMEOUT, "%s has not been heard for %s%s%s",
+                            link->peer, duration, link->trouble ? ": " : "",
+                            link->trouble ? link->trouble->message : ""),
+                false);
+}
+
+static void
+look_at_connection_silence(GwLink *link, int64_t now_us)
+{
+    GwLane *lane = link->lane;
+    bool doubtful = now_us - link->connection->heard_us >= lane->silence_us;
+
+    if (doubtful && !link->doubtful) {
+        link->benched = gw_outbox_link_doubtful(lane->outbox, link->index);
+        if (link->benched) {
+            gw_inbox_ack_again(lane->inbox);
+        }
+        link->retry_us = 0;
+    } else if (!doubtful && link->doubtful) {
+        if (link->benched) {
+            gw_outbox_link_trusted(lane->outbox, link->index);
+            link->benched = false;
+        }
+        gw_link_stop_reopening(link);
+    }
+    link->doubtful = doubtful;
+    if (now_us >= link->ping_due_us) {
+        link->ping_pending = true;
+        link->ping_due_us = now_us + MIN(PING_US, lane->silence_us / 3);
+    }
+}
+
+/*
+ * All that was sent has been acknowledged, and no more is to be said. Over any link that gets a
+ * connection, until one of them shows that the peer has heard it.
+ */
+static void
+look_at_finish(GwLink *link)
+{
+    GwLane *lane = link->lane;
+
+    pthread_mutex_lock(&lane->lock);
+    bool finishing = lane->finishing;
+    pthread_mutex_unlock(&lane->lock);
+    if (finishing && !link->said_goodbye && gw_outbox_is_settled(lane->outbox)) {
+        pthread_mutex_lock(&lane->lock);
+        lane->said_goodbye = true;
+        pthread_mutex_unlock(&lane->lock);
+        link->said_goodbye = link->goodbye_pending = true;
+    }
+}
+
+bool
+gw_link_said_goodbye(GwLink *link)
+{
+    pthread_mutex_lock(&link->lane->lock);
+    bool said_goodbye = link->lane->said_goodbye;
+    pthread_mutex_unlock(&link->lane->lock);
+    return said_goodbye;
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+static void
+use_connection(GwLink *link)
+{
+    GError *error = NULL;
+    bool usable = gw_link_receive_turn(link, &error);
+
+    if (usable) {
+        /* The clock goes before sending: it may call for a ping. */
+        look_at_connection_silence(link, gw_now_us());
+        look_at_finish(link);
+        usable = gw_link_send_turn(link, &error);
+    }
+    if (!usable) {
+        give_up_connection(link, error);
+    }
+}
+
+static void
+turn(GwLink *link)
+{
+    if (link->lane->expected_name) {
+        gw_link_reopen(link, gw_now_us());
+    } else {
+        take_handed(link);
+    }
+    if (link->connection) {
+        use_connection(link);
+    }
+    look_at_session_silence(link, gw_now_us());
+    gw_lane_count_cpu(link->lane, &link->cpu_us);
+}
+
+/* Work that comes after this is told by a wake-up. */
+static bool
+declare_idle(GwLink *link)
+{
+    if (!link->connection || link->connection->sending || link->benched) {
+        return true;
+    }
+    __atomic_store_n(&link->idle, 1, __ATOMIC_SEQ_CST);
+    if (!gw_outbox_has_work(link->lane->outbox) && !gw_inbox_has_ack(link->lane->inbox)) {
+        return true;
+    }
+    __atomic_store_n(&link->idle, 0, __ATOMIC_SEQ_CST);
+    return false;
+}
+
+static int64_t
+next_due(const GwLink *link)
+{
+    const GwLane *lane = link->lane;
+    int64_t due_us = G_MAXINT64;
+
+    if (link->was_up) {
+        due_us = __atomic_load_n(&lane->heard_us, __ATOMIC_RELAXED) + session_timeout_us(lane);
+    }
+    if (link->connection) {
+        due_us = MIN(due_us, link->ping_due_us);
+        if (!link->doubtful) {
+            due_us = MIN(due_us, link->connection->heard_us + lane->silence_us);
+        }
+    }
+    return lane->expected_name ? MIN(due_us, gw_link_reopen_due(link)) : due_us;
+}
+
+static int
+left_ms(int64_t deadline_us)
+{
+    int64_t left_us = deadline_us - gw_now_us();
+
+    return left_us <= 0 ? 0 : (int)MIN(left_us / 1000 + 1, G_MAXINT);
+}
+
+/* False: the lane is being freed. */
+static bool
+wait_for_work(GwLink *link)
+{
+    const GwConnection *connection = link->connection;
+    const GwConnection *opening = link->opening ? link->opening->connection : NULL;
+    struct pollfd fds[] = {
+        {.fd = link->lane->stop_fd, .events = POLLIN},
+        {.fd = link->wake_fd, .events = POLLIN},
+        {.fd = -1},
+        {.fd = opening ? opening->fd : -1, .events = opening ? link->opening->events : 0},
+    };
+    int timeout_ms = left_ms(next_due(link));
+
+    if (connection) {
+        bool reads = gw_inbox_has_room(link->lane->inbox);
+
+        fds[2].events = (short)((reads ? POLLIN : 0) |
+                                (connection->sending || link->more_to_send ? POLLOUT : 0));
+        /* Not at all without events: a reset would be reported again and again. */
+        fds[2].fd = fds[2].events ? connection->fd : -1;
+        if ((reads && link->more_to_receive) || !declare_idle(link)) {
+            timeout_ms = 0;
+        }
+    }
+    int n = poll(fds, G_N_ELEMENTS(fds), timeout_ms);
+
+    __atomic_store_n(&link->idle, 0, __ATOMIC_SEQ_CST);
+    if (n > 0 && fds[1].revents) {
+        gw_wake_lower(link->wake_fd);
+    }
+    return n <= 0 || !fds[0].revents;
+}
+
+static void
+end_link(GwLink *link, bool ended)
+{
+    GwLane *lane = link->lane;
+    GwFrame *refusal = NULL;
+
+    pthread_mutex_lock(&lane->lock);
+    GwConnection *handed = g_steal_pointer(&link->handed);
+    if (ended && lane->tells_reason) {
+        refusal = gw_refuse_frame(lane->end_reason);
+    }
+    pthread_mutex_unlock(&lane->lock);
+    if (link->connection && refusal) {
+        gw_connection_say_last(link->connection, g_steal_pointer(&refusal), lane->stop_fd);
+    } else if (link->connection) {
+        gw_connection_abandon(link->connection);
+    }
+    gw_frame_free(refusal);
+    gw_connection_free(handed);
+    drop_connection(link);
+    gw_link_stop_reopening(link);
     gw_lane_count_cpu(lane, &link->cpu_us);
+
+    pthread_mutex_lock(&lane->lock);
+    bool last = --lane->links_running == 0;
+    GError *reason = last && lane->end_reason ? g_error_copy(lane->end_reason) : NULL;
+    pthread_mutex_unlock(&lane->lock);
     if (reason) {
         gw_inbox_end(lane->inbox, reason);
     }
 }
 
-void *
-gw_link_thread(void *data)
+static void *
+link_thread(void *data)
 {
-    GwLane *lane = data;
-    GwLink link = {.lane = lane, .fd = GW_FD_NONE};
-    GError *reason = NULL;
+    GwLink *link = data;
+    GwLane *lane = link->lane;
+    bool ended = false, stopped = false;
 
-    if (gw_link_open(&link, &reason)) {
-        link.heard_us = gw_now_us();
-        link.ping_due_us = link.heard_us;
-        gw_lane_post(lane,
-                     (GwLaneEvent){.kind = GW_LANE_EVENT_READY, .name = g_strdup(link.peer_name)});
-        (void)!run(&link, &reason);
+    while (!ended && !stopped) {
+        turn(link);
+        pthread_mutex_lock(&lane->lock);
+        ended = lane->end_reason != NULL;
+        pthread_mutex_unlock(&lane->lock);
+        stopped = !ended && !wait_for_work(link);
     }
-    end_session(&link, reason);
-    g_free(link.peer);
-    g_free(link.peer_name);
+    end_link(link, ended);
     return NULL;
+}
+
+/* --- main context ----------------------------------------------------------------------------- */
+
+GwLink *
+gw_link_new(GwLane *lane, unsigned index, GError **error)
+{
+    g_auto(GwFd) wake_fd = gw_wake_new(error);
+
+    if (wake_fd < 0) {
+        return NULL;
+    }
+    GwLink *link = g_new0(GwLink, 1);
+
+    link->lane = lane;
+    link->index = index;
+    link->wake_fd = g_steal_fd(&wake_fd);
+    __atomic_store_n(&lane->links[index], link, __ATOMIC_RELEASE);
+    return link;
+}
+
+bool
+gw_link_start(GwLink *link, GError **error)
+{
+    GwLane *lane = link->lane;
+
+    /* Before the thread can end, and with it, perhaps, the session. */
+    pthread_mutex_lock(&lane->lock);
+    bool over = lane->end_reason != NULL;
+    lane->links_running += !over;
+    pthread_mutex_unlock(&lane->lock);
+    if (over) {
+        return true;
+    }
+    link->runs = gw_lane_start_thread(&link->thread, link_thread, link, "gw-lane-link", error);
+    if (!link->runs) {
+        pthread_mutex_lock(&lane->lock);
+        lane->links_running--;
+        pthread_mutex_unlock(&lane->lock);
+    }
+    return link->runs;
+}
+
+void
+gw_link_hand(GwLink *link, GwConnection *connection, const GwHello *hello)
+{
+    pthread_mutex_lock(&link->lane->lock);
+    GwConnection *unwanted = connection;
+    if (!link->lane->end_reason) {
+        unwanted = link->handed;
+        link->handed = connection;
+        link->handed_hello = *hello;
+    }
+    pthread_mutex_unlock(&link->lane->lock);
+    gw_connection_free(unwanted);
+    gw_wake_raise(link->wake_fd);
+}
+
+void
+gw_link_join(GwLink *link)
+{
+    if (link->runs) {
+        pthread_join(link->thread, NULL);
+        link->runs = false;
+    }
+}
+
+void
+gw_link_free(GwLink *link)
+{
+    gw_connection_free(link->handed);
+    gw_connection_free(link->connection);
+    gw_opening_free(link->opening);
+    g_clear_error(&link->trouble);
+    gw_fd_clear(&link->wake_fd);
+    g_free(link->peer);
+    g_free(link);
 }

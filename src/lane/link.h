@@ -1,70 +1,101 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * One connection of a session: its state and the moving of frames over it. Link thread only.
+ * One link of a session: a place for a connection, and the thread that serves it.
+ *
+ * The thread starts with the link and ends with the session. Connections come from reopen.c on the
+ * side that connects, and from the server (gw_link_hand()) on the other.
  */
 #pragma once
 
+#include "lane/connection.h"
+#include "lane/opening.h"
 #include "lane/session.h"
-#include "lane/tls.h"
 
-typedef struct GwLink {
+/* What became of a connection that can be used no more. */
+typedef enum GwLinkFate {
+    GW_LINK_LOST,       /* broken; the session goes on */
+    GW_LINK_PEER_ENDED, /* the peer ended the session */
+    GW_LINK_BREACHED,   /* the peer sent what it must not */
+} GwLinkFate;
+
+struct GwLink {
+    /* --- constant --- */
     GwLane *lane;
-    GwFd fd;
-    GwTls *tls;
-    char *peer;      /* how messages call the other side */
-    char *peer_name; /* proven */
-    bool tell_peer;  /* the failure is to be sent as REFUSE */
+    unsigned index;
+    GwFd wake_fd;
+    bool announces; /* the accepting side's first: READY when its greeting has left */
 
-    GwFrame *sending;
-    size_t sent_bytes; /* of `sending` */
-    bool more_to_send; /* the turn was over first */
+    /* --- atomic --- */
+    int idle; /* 1: it waits, and could send something */
 
-    uint8_t header[GW_FRAME_HEADER_BYTES];
-    size_t header_have;
-    GwFrame *receiving;
-    size_t payload_have;
+    /* --- main context --- */
+    pthread_t thread;
+    bool runs;
+    uint32_t last_attempt; /* accepting side: of the peer, for this link */
+
+    /* --- under the lane's lock --- */
+    GwConnection *handed; /* accepting side: the next connection */
+    GwHello handed_hello;
+
+    /* --- link thread --- */
+    GwConnection *connection; /* NULL: none at the moment */
+    char *peer;               /* how messages call the other side */
+    int64_t up_since_us;
+    bool was_up;
+    bool doubtful; /* silent for too long */
+    bool benched;  /* doubtful, and the other links do its work */
+    bool more_to_send;
     bool more_to_receive;
-    uint64_t last_sequence; /* received */
-    int64_t heard_us;       /* when bytes came last */
-
+    GwLinkFate fate;
+    GError *trouble;   /* why there is no connection */
+    bool said_goodbye; /* over this connection */
+    bool goodbye_pending;
     int64_t ping_due_us;
     uint64_t ping_token; /* = when it was sent; 0: none is out */
     bool ping_pending;
     bool pong_pending;
     uint64_t pong_token;
-
     int64_t cpu_us;
-} GwLink;
 
-/* --- link_open.c ------------------------------------------------------------------------------ */
+    /* --- link thread of the connecting side --- */
+    GwOpening *opening;
+    bool joins; /* the session exists */
+    uint32_t attempt;
+    unsigned next_address;
+    int64_t retry_us;
+    int64_t backoff_us;
+};
 
-/*
- * From nothing to an established session: connect or take the accepted socket, TLS, verdict,
- * greeting. False with no error: the lane is being freed.
- */
-bool gw_link_open(GwLink *link, GError **error) GW_MUST_USE;
+/* One of @lane's links from now on. NULL: no descriptors. Main context, like the next four. */
+GwLink *gw_link_new(GwLane *lane, unsigned index, GError **error) GW_MUST_USE;
+bool gw_link_start(GwLink *link, GError **error) GW_MUST_USE;
+void gw_link_join(GwLink *link);
+void gw_link_free(GwLink *link);
+/* @connection: transfer full; it takes the place of the one that the link has, or is closed. */
+void gw_link_hand(GwLink *link, GwConnection *connection, const GwHello *hello);
+
+/* --- link.c: for the others ------------------------------------------------------------------- */
+
+/* @connection (transfer full) is the link's from now on; @received: what the peer has. */
+void gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *received);
+/* This or another link has said GOODBYE: the peer may end the session now. */
+bool gw_link_said_goodbye(GwLink *link);
+/* Adds what @connection gave to TCP since the last time. */
+void gw_link_count_wire(GwLink *link, GwConnection *connection);
+
+/* --- reopen.c --------------------------------------------------------------------------------- */
+
+/* Gets the link a connection, if it has none or one in doubt, one step at a time. */
+void gw_link_reopen(GwLink *link, int64_t now_us);
+/* The connection was lost; one that was lost as soon as it was there is given a pause. */
+void gw_link_reopen_soon(GwLink *link, int64_t now_us);
+/* The connection is heard again: no other is needed. */
+void gw_link_stop_reopening(GwLink *link);
+/* When gw_link_reopen() has to be called, at the latest. */
+int64_t gw_link_reopen_due(const GwLink *link);
 
 /* --- link_frames.c ---------------------------------------------------------------------------- */
 
-typedef enum GwLinkWait {
-    GW_LINK_READY, /* or woken: look at everything */
-    GW_LINK_TIMEOUT,
-    GW_LINK_STOPPED,
-} GwLinkWait;
-
-/* Waits until the socket has @events, the link is woken or @deadline_us. */
-GwLinkWait gw_link_wait(GwLink *link, short events, int64_t deadline_us);
-
-/*
- * Sends what `sending` has left. 1: all of it, and the frame is freed and counted; 0: the socket
- * takes no more now; -1: the connection is gone.
- */
-int gw_link_send_some(GwLink *link, GError **error);
-
-/* A whole frame if there is one by now: 1 and @out, transfer full; 0; -1: gone or damaged. */
-int gw_link_receive_some(GwLink *link, GwFrame **out, GError **error);
-
-/* Both wait, for opening and ending a session. GW_ERROR_TIMEOUT; false without error: stopped. */
-bool gw_link_send_frame(GwLink *link, GwFrame *frame, int64_t deadline_us,
-                        GError **error) GW_MUST_USE;
-GwFrame *gw_link_receive_frame(GwLink *link, int64_t deadline_us, GError **error) GW_MUST_USE;
+/* One turn each. False: the connection can be used no more, `fate` says how. */
+bool gw_link_receive_turn(GwLink *link, GError **error) GW_MUST_USE;
+bool gw_link_send_turn(GwLink *link, GError **error) GW_MUST_USE;

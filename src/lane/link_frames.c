@@ -1,187 +1,250 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Moving frames over one connection.
+ * What a link does with the frames of its connection.
  *
- * Owns nothing but what hangs on GwLink: one frame being sent, one being received. Link thread.
- * A frame's payload is allocated only after its header passed the checks of frame.h, so a peer
- * can make us hold at most one frame of 1 MiB here. Fails with GW_ERROR_UNREACHABLE when the
- * connection is gone and GW_ERROR_PROTOCOL for damaged frames (then link->tell_peer is set).
+ * Link thread. Ordered frames go to the inbox and come from the outbox; the others are answered
+ * here, and counted. A turn moves at most TURN_BYTES each way, so that neither direction starves;
+ * while the inbox is full nothing is read, and that silence is not the peer's.
+ *
+ * Fails with link->fate: the connection was lost, the peer ended the session, or it sent what it
+ * must not.
  */
+#include "base/units.h"
 #include "lane/link.h"
 
-#include "base/units.h"
-#include "lane/wake.h"
+#define TURN_BYTES (512u * 1024u)
 
-#include <poll.h>
+/* --- receiving -------------------------------------------------------------------------------- */
 
-static int
-left_ms(int64_t deadline_us)
+static bool
+handle_number(GwLink *link, const GwFrame *frame, GError **error)
 {
-    int64_t left_us = deadline_us - gw_now_us();
+    int64_t now_us = gw_now_us();
+    uint64_t number;
 
-    return left_us <= 0 ? 0 : (int)MIN(left_us / 1000 + 1, G_MAXINT);
+    if (!gw_number_decode(gw_frame_payload(frame), frame->header.payload_bytes, &number, error)) {
+        return false;
+    }
+    if (frame->header.type == GW_FRAME_ACK) {
+        return gw_outbox_acked(link->lane->outbox, number, now_us, error);
+    }
+    if (frame->header.type == GW_FRAME_PING) {
+        link->pong_pending = true;
+        link->pong_token = number;
+    } else if (link->ping_token != 0 && number == link->ping_token) {
+        gw_outbox_rtt(link->lane->outbox, now_us - (int64_t)link->ping_token, now_us);
+        link->ping_token = 0;
+    }
+    return true;
 }
 
-GwLinkWait
-gw_link_wait(GwLink *link, short events, int64_t deadline_us)
+/* @frame: transfer full. */
+static bool
+handle_ordered(GwLink *link, GwFrame *frame, GError **error)
 {
-    struct pollfd fds[] = {
-        {.fd = link->lane->stop_fd, .events = POLLIN},
-        {.fd = link->lane->wake_fd, .events = POLLIN},
-        /* Not at all without events: a reset would be reported again and again. */
-        {.fd = events ? link->fd : -1, .events = events},
-    };
-    int n = poll(fds, G_N_ELEMENTS(fds), left_ms(deadline_us));
+    if (gw_frame_is_stream(frame->header.type) && link->lane->expected_name) {
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                    "%s sent a %s frame to the source of the "
+                    "stream",
+                    link->connection->peer, gw_frame_type_name(frame->header.type));
+        gw_frame_free(frame);
+        return false;
+    }
+    return gw_inbox_push(link->lane->inbox, frame, error);
+}
 
-    if (n <= 0) {
-        return GW_LINK_TIMEOUT;
+/* @frame: transfer full. False also for the regular ends of a session. */
+static bool
+handle_frame(GwLink *link, GwFrame *frame, GError **error)
+{
+    const char *peer = link->connection->peer;
+
+    link->fate = GW_LINK_BREACHED;
+    __atomic_store_n(&link->lane->confirmed, true, __ATOMIC_RELAXED);
+    if (gw_frame_is_ordered(frame->header.type)) {
+        return handle_ordered(link, frame, error);
     }
-    if (fds[0].revents) {
-        return GW_LINK_STOPPED;
+    g_autoptr(GwFrame) own = frame;
+
+    switch ((unsigned)own->header.type) {
+    case GW_FRAME_ACK:
+    case GW_FRAME_PING:
+    case GW_FRAME_PONG:
+        return handle_number(link, own, error);
+    case GW_FRAME_GOODBYE:
+        link->fate = GW_LINK_PEER_ENDED;
+        g_set_error(error, GW_ERROR, GW_ERROR_CANCELLED, "%s finished the session", peer);
+        return false;
+    case GW_FRAME_REFUSE:
+        link->fate = GW_LINK_PEER_ENDED;
+        g_propagate_prefixed_error(
+            error, gw_refuse_decode(gw_frame_payload(own), own->header.payload_bytes),
+            "%s ended the session: ", peer);
+        return false;
+    default:
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "%s sent a second greeting", peer);
+        return false;
     }
-    if (fds[1].revents) {
-        gw_wake_lower(link->lane->wake_fd);
-    }
-    return GW_LINK_READY;
 }
 
 static void
-count_sent(GwLink *link, const GwFrameCauses *causes)
+note_heard(GwLink *link)
 {
-    GwLaneStats *stats = &link->lane->stats;
+    int64_t heard_us = link->connection->heard_us;
 
-    pthread_mutex_lock(&link->lane->lock);
-    stats->wire_bytes = gw_tls_wire_bytes(link->tls);
-    stats->page_bytes += causes->page_bytes;
-    stats->zero_bytes += causes->zero_bytes;
-    stats->opaque_bytes += causes->opaque_bytes;
-    stats->control_bytes += causes->control_bytes;
-    pthread_mutex_unlock(&link->lane->lock);
+    if (heard_us > __atomic_load_n(&link->lane->heard_us, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&link->lane->heard_us, heard_us, __ATOMIC_RELAXED);
+    }
 }
 
-int
-gw_link_send_some(GwLink *link, GError **error)
+/* The connection failed, or what came over it. */
+static GwLinkFate
+judge_connection(GwLink *link, GError **error)
 {
-    GwFrame *frame = link->sending;
-    size_t len = gw_frame_wire_bytes(frame);
+    const GwConnection *connection = link->connection;
 
-    while (link->sent_bytes < len) {
-        ssize_t sent =
-            gw_tls_send(link->tls, frame->wire + link->sent_bytes, len - link->sent_bytes, error);
-        if (sent <= 0) {
-            return (int)sent;
-        }
-        link->sent_bytes += (size_t)sent;
+    if (connection->breached) {
+        return GW_LINK_BREACHED;
     }
-    count_sent(link, &frame->causes);
-    g_clear_pointer(&link->sending, gw_frame_free);
-    link->sent_bytes = 0;
-    return 1;
-}
-
-static int
-begin_frame(GwLink *link, GError **error)
-{
-    GwFrameHeader header;
-
-    if (!gw_frame_decode_header(link->header, &header, error)) {
-        link->tell_peer = true;
-        return -1;
+    if (!gw_tls_peer_said_bye(connection->tls)) {
+        return GW_LINK_LOST;
     }
-    link->receiving = gw_frame_new(link->lane->pool, header.type, header.payload_bytes);
-    if (!link->receiving) {
-        link->tell_peer = true;
-        g_set_error(error, GW_ERROR, GW_ERROR_TOO_LARGE, "out of memory for a frame of %u bytes",
-                    header.payload_bytes);
-        return -1;
+    if (gw_link_said_goodbye(link)) {
+        g_clear_error(error);
+        g_set_error(error, GW_ERROR, GW_ERROR_CANCELLED, "the session with %s is finished",
+                    connection->peer);
     }
-    link->receiving->header = header;
-    link->payload_have = 0;
-    return 1;
-}
-
-/* 1: @have reached @want. */
-static int
-fill(GwLink *link, uint8_t *buffer, size_t *have, size_t want, GError **error)
-{
-    while (*have < want) {
-        ssize_t received = gw_tls_recv(link->tls, buffer + *have, want - *have, error);
-        if (received <= 0) {
-            return (int)received;
-        }
-        *have += (size_t)received;
-        link->heard_us = gw_now_us();
-    }
-    return 1;
-}
-
-int
-gw_link_receive_some(GwLink *link, GwFrame **out, GError **error)
-{
-    int result = fill(link, link->header, &link->header_have, GW_FRAME_HEADER_BYTES, error);
-
-    if (result == 1 && !link->receiving) {
-        result = begin_frame(link, error);
-    }
-    if (result == 1) {
-        result = fill(link, gw_frame_payload(link->receiving), &link->payload_have,
-                      link->receiving->header.payload_bytes, error);
-    }
-    if (result == 1) {
-        *out = g_steal_pointer(&link->receiving);
-        link->header_have = 0;
-    }
-    return result;
-}
-
-static bool
-wait_or_fail(GwLink *link, short events, int64_t deadline_us, GError **error)
-{
-    switch (gw_link_wait(link, events, deadline_us)) {
-    case GW_LINK_READY:
-        return true;
-    case GW_LINK_TIMEOUT:
-        if (gw_now_us() < deadline_us) {
-            return true;
-        }
-        g_set_error(error, GW_ERROR, GW_ERROR_TIMEOUT, "%s did not answer in time", link->peer);
-        return false;
-    case GW_LINK_STOPPED:
-        return false;
-    }
-    g_return_val_if_reached(false);
+    return GW_LINK_PEER_ENDED;
 }
 
 bool
-gw_link_send_frame(GwLink *link, GwFrame *frame, int64_t deadline_us, GError **error)
+gw_link_receive_turn(GwLink *link, GError **error)
 {
-    gw_frame_encode_header(&frame->header, frame->wire);
-    link->sending = frame;
-    for (;;) {
-        int result = gw_link_send_some(link, error);
+    GwConnection *connection = link->connection;
+    size_t received = 0;
 
-        if (result != 0) {
-            return result == 1;
+    link->more_to_receive = false;
+    while (received < TURN_BYTES) {
+        GwFrame *frame = NULL;
+
+        if (!gw_inbox_has_room(link->lane->inbox)) {
+            connection->heard_us = gw_now_us();
+            note_heard(link);
+            return true;
         }
-        if (!wait_or_fail(link, POLLOUT, deadline_us, error)) {
+        int result = gw_connection_receive_some(connection, &frame, error);
+
+        note_heard(link);
+        if (result < 0) {
+            link->fate = judge_connection(link, error);
+            return false;
+        }
+        if (result == 0) {
+            return true;
+        }
+        received += gw_frame_wire_bytes(frame);
+        if (!handle_frame(link, frame, error)) {
             return false;
         }
     }
+    link->more_to_receive = true;
+    return true;
 }
 
-GwFrame *
-gw_link_receive_frame(GwLink *link, int64_t deadline_us, GError **error)
+/* --- sending ---------------------------------------------------------------------------------- */
+
+static GwFrame *
+make_number_frame(GwLink *link, GwFrameType type, uint64_t number)
 {
-    GwFrame *frame = NULL;
+    g_autoptr(GByteArray) payload = g_byte_array_sized_new(8);
 
-    for (;;) {
-        int result = gw_link_receive_some(link, &frame, error);
+    gw_number_encode(number, payload);
+    GwFrame *frame = gw_frame_new_with(link->lane->pool, type, payload);
 
-        if (result != 0) {
-            return frame;
+    gw_frame_encode_header(&frame->header, frame->wire);
+    return frame;
+}
+
+/* Small frames overtake what is queued: the peer waits for them, or measures with them. */
+static GwFrame *
+next_frame(GwLink *link, int64_t now_us)
+{
+    uint64_t sequence;
+
+    if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &sequence)) {
+        return make_number_frame(link, GW_FRAME_ACK, sequence);
+    }
+    if (link->pong_pending) {
+        link->pong_pending = false;
+        return make_number_frame(link, GW_FRAME_PONG, link->pong_token);
+    }
+    if (link->ping_pending) {
+        link->ping_pending = false;
+        link->ping_token = (uint64_t)now_us;
+        return make_number_frame(link, GW_FRAME_PING, link->ping_token);
+    }
+    if (link->goodbye_pending) {
+        GwFrame *goodbye = gw_frame_new_with(link->lane->pool, GW_FRAME_GOODBYE,
+                                             &(GByteArray){.data = NULL, .len = 0});
+
+        link->goodbye_pending = false;
+        gw_frame_encode_header(&goodbye->header, goodbye->wire);
+        return goodbye;
+    }
+    return link->benched ? NULL : gw_outbox_take(link->lane->outbox, link->index, now_us);
+}
+
+/* Of a frame that is sent more than once, the first that is whole counts for its causes. */
+static void
+count_sent(GwLink *link, GwFrame *frame)
+{
+    GwLaneStats *stats = &link->lane->stats;
+    const GwFrameCauses *causes = &frame->causes;
+
+    gw_link_count_wire(link, link->connection);
+    pthread_mutex_lock(&link->lane->lock);
+    if (frame->was_sent) {
+        stats->resent_bytes += gw_frame_wire_bytes(frame);
+    } else if (frame->header.type != GW_FRAME_HELLO) {
+        stats->page_bytes += causes->page_bytes;
+        stats->zero_bytes += causes->zero_bytes;
+        stats->opaque_bytes += causes->opaque_bytes;
+        stats->control_bytes += causes->control_bytes;
+    }
+    frame->was_sent = true;
+    pthread_mutex_unlock(&link->lane->lock);
+}
+
+bool
+gw_link_send_turn(GwLink *link, GError **error)
+{
+    GwConnection *connection = link->connection;
+    size_t sent_bytes = 0;
+
+    link->more_to_send = false;
+    while (sent_bytes < TURN_BYTES) {
+        g_autoptr(GwFrame) sent = NULL;
+
+        if (!connection->sending) {
+            connection->sending = next_frame(link, gw_now_us());
         }
-        if (!wait_or_fail(link, POLLIN, deadline_us, error)) {
-            return NULL;
+        if (!connection->sending) {
+            return true;
+        }
+        int result = gw_connection_send_some(connection, &sent, error);
+
+        if (result <= 0) {
+            link->fate = GW_LINK_LOST;
+            return result == 0;
+        }
+        count_sent(link, sent);
+        sent_bytes += gw_frame_wire_bytes(sent);
+        if (sent->header.type == GW_FRAME_HELLO && link->announces) {
+            link->announces = false;
+            gw_lane_post(link->lane, (GwLaneEvent){.kind = GW_LANE_EVENT_READY,
+                                                   .name = g_strdup(connection->peer_name)});
         }
     }
+    link->more_to_send = true;
+    return true;
 }

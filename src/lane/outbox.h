@@ -2,15 +2,16 @@
 /*
  * The outbox: what one side of a session sends in order, and what of it is still in flight.
  *
- * Frames get their sequence here and leave in that order. The connection takes them one by one;
- * they count as in flight from the push until the peer's cumulative acknowledgement. The stream
- * thread asks for room before it takes more from QEMU: that is how back-pressure begins.
+ * Frames get their sequence here. Links take them one by one, the lowest sequence first; they
+ * count as in flight from the push until the peer's cumulative acknowledgement. The stream thread
+ * asks for room before it takes more from QEMU: that is how back-pressure begins.
  *
- * Frames are let go of as soon as the connection has sent them, as a session lives and dies with
- * its one connection. Several connections, and sending again what a lost one had not acknowledged,
- * belong here: `flight` has the sequence of every such frame.
+ * A frame is kept until the peer is known to have received it. What a link was given and lost goes
+ * to the other links at once; without any it waits for the next greeting, which tells exactly
+ * what the peer lacks.
  *
- * Any thread. Frames and marks are bounded by the window plus GW_OUTBOX_MAX_CONTROL_BYTES.
+ * Any thread. Frames and marks are bounded by the window plus GW_OUTBOX_MAX_CONTROL_BYTES; of a
+ * frame that is less than half of a large buffer only what it needs is kept.
  */
 #pragma once
 
@@ -28,8 +29,10 @@ typedef struct GwOutboxFigures {
     uint64_t rtt_us;
 } GwOutboxFigures;
 
-/* @wake_fd: an eventfd that is raised when there is something to take. Stays the caller's. */
-GwOutbox *gw_outbox_new(int wake_fd);
+/* Called with the outbox unlocked when there is something to take; @data is its own. */
+typedef void (*GwOutboxWake)(void *data);
+
+GwOutbox *gw_outbox_new(GwOutboxWake wake, void *data);
 void gw_outbox_free(GwOutbox *outbox);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwOutbox, gw_outbox_free)
 
@@ -41,8 +44,26 @@ bool gw_outbox_push_control(GwOutbox *outbox, GwFrame *frame, GError **error) GW
 /* Waits until the window has room. False: the session is over. */
 bool gw_outbox_wait_room(GwOutbox *outbox) GW_MUST_USE;
 
-/* The next frame to send, its header encoded; NULL if there is none. Transfer full. */
-GwFrame *gw_outbox_take(GwOutbox *outbox, int64_t now_us) GW_MUST_USE;
+/* --- links ------------------------------------------------------------------------------------ */
+
+/*
+ * @link has a new connection, whose greeting told what the peer received: that is not sent again,
+ * what was lost otherwise is. GW_ERROR_PROTOCOL if it received what was never sent.
+ */
+bool gw_outbox_link_up(GwOutbox *outbox, unsigned link, const GwReceived *received, int64_t now_us,
+                       GError **error) GW_MUST_USE;
+/* @link has lost its connection. Fine for one that had none. */
+void gw_outbox_link_down(GwOutbox *outbox, unsigned link);
+/*
+ * @link has a connection that seems dead. True: others send what it was given, too, and it takes
+ * nothing more until it is trusted again. False: there are no others.
+ */
+bool gw_outbox_link_doubtful(GwOutbox *outbox, unsigned link);
+void gw_outbox_link_trusted(GwOutbox *outbox, unsigned link);
+
+bool gw_outbox_has_work(GwOutbox *outbox);
+/* The next frame for @link, its header encoded; NULL if there is none. Transfer full. */
+GwFrame *gw_outbox_take(GwOutbox *outbox, unsigned link, int64_t now_us) GW_MUST_USE;
 
 /* The peer acknowledged up to @sequence. GW_ERROR_PROTOCOL for what was never sent. */
 bool gw_outbox_acked(GwOutbox *outbox, uint64_t sequence, int64_t now_us,

@@ -4,7 +4,7 @@
  *
  * Owns the spare large buffers; `lock` guards the list. Any thread. Memory kept: at most
  * GW_POOL_MAX_SPARE × GW_BATCH_MAX_BYTES (about 5 MiB). gw_frame_new() returns NULL when the
- * allocator does, as a peer may have chosen the size.
+ * allocator does, as a peer may have chosen the size; gw_frame_trim() then leaves all as it is.
  */
 #include "lane/pool.h"
 
@@ -72,28 +72,60 @@ gw_frame_new(GwFramePool *pool, GwFrameType type, uint32_t capacity)
 
     frame->header.type = type;
     frame->pool = pool;
+    frame->refs = 1;
     frame->capacity = capacity;
     frame->wire = wire;
+    return frame;
+}
+
+/* @wire: transfer full. */
+static void
+give_back(GwFramePool *pool, uint8_t *wire, uint32_t capacity)
+{
+    if (capacity == GW_BATCH_MAX_BYTES) {
+        pthread_mutex_lock(&pool->lock);
+        if (pool->n_spare < GW_POOL_MAX_SPARE) {
+            pool->spare[pool->n_spare++] = g_steal_pointer(&wire);
+        }
+        pthread_mutex_unlock(&pool->lock);
+    }
+    g_free(wire);
+}
+
+GwFrame *
+gw_frame_ref(GwFrame *frame)
+{
+    g_atomic_int_inc(&frame->refs);
     return frame;
 }
 
 void
 gw_frame_free(GwFrame *frame)
 {
-    if (!frame) {
+    if (!frame || !g_atomic_int_dec_and_test(&frame->refs)) {
         return;
     }
-    if (frame->capacity == GW_BATCH_MAX_BYTES) {
-        GwFramePool *pool = frame->pool;
-
-        pthread_mutex_lock(&pool->lock);
-        if (pool->n_spare < GW_POOL_MAX_SPARE) {
-            pool->spare[pool->n_spare++] = g_steal_pointer(&frame->wire);
-        }
-        pthread_mutex_unlock(&pool->lock);
-    }
-    g_free(frame->wire);
+    give_back(frame->pool, frame->wire, frame->capacity);
     g_free(frame);
+}
+
+void
+gw_frame_trim(GwFrame *frame)
+{
+    size_t used = gw_frame_wire_bytes(frame);
+
+    if (frame->capacity != GW_BATCH_MAX_BYTES || used > GW_BATCH_MAX_BYTES / 2) {
+        return;
+    }
+    uint8_t *wire = g_try_malloc(used);
+
+    if (!wire) {
+        return;
+    }
+    memcpy(wire, frame->wire, used);
+    give_back(frame->pool, frame->wire, frame->capacity);
+    frame->wire = wire;
+    frame->capacity = frame->header.payload_bytes;
 }
 
 GwFrame *

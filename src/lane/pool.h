@@ -4,6 +4,8 @@
  *
  * Large buffers (a whole RAM batch) are kept and given out again, at most GW_POOL_MAX_SPARE of
  * them; small ones come from and go back to the allocator. Any thread. A pool outlives its frames.
+ *
+ * A frame may have several owners (the outbox and the links that send it); they do not change it.
  */
 #pragma once
 
@@ -25,6 +27,8 @@ typedef struct GwFrame {
     GwFrameHeader header;
     GwFrameCauses causes;
     GwFramePool *pool;
+    int refs;          /* atomic */
+    bool was_sent;     /* whole, at least once; the sending lane's lock guards it */
     uint32_t capacity; /* of the payload */
     uint8_t *wire;     /* GW_FRAME_HEADER_BYTES for the header, then the payload */
 } GwFrame;
@@ -33,10 +37,18 @@ GwFramePool *gw_frame_pool_new(void);
 void gw_frame_pool_free(GwFramePool *pool);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwFramePool, gw_frame_pool_free)
 
-/* A frame whose payload may grow to @capacity bytes. NULL when memory is short. */
+/*
+ * A frame whose payload may grow to @capacity bytes. NULL when memory is short. @pool may be NULL
+ * for what is smaller than a RAM batch.
+ */
 GwFrame *gw_frame_new(GwFramePool *pool, GwFrameType type, uint32_t capacity) GW_MUST_USE;
+GwFrame *gw_frame_ref(GwFrame *frame);
+/* Drops one owner's share. */
 void gw_frame_free(GwFrame *frame);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwFrame, gw_frame_free)
+
+/* For frames that are kept: gives a large buffer that is mostly empty back. One owner. */
+void gw_frame_trim(GwFrame *frame);
 
 /* A frame with this small payload, counted as control. Never NULL. */
 GwFrame *gw_frame_new_with(GwFramePool *pool, GwFrameType type, const GByteArray *payload);

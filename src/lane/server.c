@@ -2,15 +2,18 @@
 /*
  * Listening for sessions of other hosts.
  *
- * Owns the listening socket and the sessions that are not established yet ("half-open": TLS, the
- * question whether the peer is welcome, greeting; GW_LANE_HANDSHAKE_MS for all of it). An
- * established session passes to the accepted() handler. Main context throughout.
+ * Owns the listening socket, the connections whose session is not known yet (entry.h) and sessions
+ * that are not ready yet. A session that is ready passes to the accepted() handler; further
+ * connections of it come through here, too. Main context throughout.
  *
- * Limits: max_sessions counts established and half-open sessions; a connection beyond it is closed
- * at once. When the process runs out of descriptors, accepting pauses for a second instead of
- * spinning. Half-open sessions that fail are logged here, as nobody else hears of them.
+ * Limits: max_sessions bounds sessions, and again the connections that are in the entry; one beyond
+ * it is closed at once. When the process runs out of descriptors, accepting pauses for a second
+ * instead of spinning. What fails before a session is ready is logged here, as nobody else hears
+ * of it.
  */
 #include "base/log.h"
+#include "lane/connection.h"
+#include "lane/entry.h"
 #include "lane/session.h"
 
 #include <arpa/inet.h>
@@ -29,47 +32,21 @@ struct GwLaneServer {
     uint16_t port;
     GwLaneServerHandlers handlers;
     void *data;
-    GwLaneCredentials *credentials;
-    int64_t session_timeout_ms;
-    unsigned max_sessions;
-    GwLaneSlots *slots;
-    GPtrArray *half_open; /* of GwLane, owned */
+    GwLaneServerOptions options; /* with credentials and congestion of its own */
+    GwLaneRegistry *registry;
+    GPtrArray *entries;   /* of GwEntry, owned */
+    GPtrArray *not_ready; /* of GwLane, owned */
     GMainContext *context;
     GSource *accept_source; /* the socket, or the pause */
 };
 
-void
-gw_lane_slots_unref(GwLaneSlots *slots)
-{
-    if (--slots->refs == 0) {
-        g_free(slots);
-    }
-}
-
-GwLaneCredentials *
-gw_lane_server_credentials(const GwLaneServer *server)
-{
-    return server->credentials;
-}
-
-int64_t
-gw_lane_server_session_timeout_ms(const GwLaneServer *server)
-{
-    return server->session_timeout_ms;
-}
-
-/* --- half-open sessions ----------------------------------------------------------------------- */
-
-bool
-gw_lane_server_welcome(GwLaneServer *server, const char *name, GError **error)
-{
-    return server->handlers.welcome(name, error, server->data);
-}
+/* --- sessions that are not ready yet -----------------------------------------------------------
+ */
 
 void
 gw_lane_server_accepted(GwLaneServer *server, GwLane *lane)
 {
-    g_ptr_array_remove_fast(server->half_open, lane);
+    g_ptr_array_remove_fast(server->not_ready, lane);
     server->handlers.accepted(lane, server->data);
 }
 
@@ -77,8 +54,73 @@ void
 gw_lane_server_dropped(GwLaneServer *server, GwLane *lane, const GError *error)
 {
     gw_warn(NULL, "session from %s: %s", lane->peer_address, error->message);
-    g_ptr_array_remove_fast(server->half_open, lane);
+    g_ptr_array_remove_fast(server->not_ready, lane);
     gw_lane_free(lane);
+}
+
+/* --- connections whose session is not known yet ------------------------------------------------
+ */
+
+static bool
+on_welcome(const char *name, GError **error, void *data)
+{
+    GwLaneServer *server = data;
+
+    return server->handlers.welcome(name, error, server->data);
+}
+
+static bool
+join_session(GwLaneServer *server, GwConnection *connection, const GwHello *hello, GError **error)
+{
+    GwLane *lane = gw_lane_registry_find(server->registry, hello, connection->peer_name, error);
+
+    return lane && gw_lane_join(lane, connection, hello, error);
+}
+
+static bool
+begin_session(GwLaneServer *server, GwConnection *connection, const GwHello *hello, GError **error)
+{
+    GwLaneRegistry *registry = server->registry;
+
+    gw_lane_registry_end_others(registry, hello, connection->peer_name);
+    if (registry->used >= server->options.max_sessions) {
+        g_set_error(error, GW_ERROR, GW_ERROR_UNREACHABLE, "all %u sessions are in use: try later",
+                    server->options.max_sessions);
+        return false;
+    }
+    if (hello->link != 0 || g_hash_table_contains(registry->sessions, hello->session_id)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                    "the greeting begins a session that exists, or not with its first link");
+        return false;
+    }
+    GwLane *lane = gw_lane_accept(&server->options, connection, hello, error);
+
+    if (!lane) {
+        return false;
+    }
+    lane->server = server;
+    gw_lane_registry_add(registry, lane);
+    g_ptr_array_add(server->not_ready, lane);
+    return true;
+}
+
+static bool
+on_greeted(GwConnection *connection, const GwHello *hello, GError **error, void *data)
+{
+    return hello->joins ? join_session(data, connection, hello, error)
+                        : begin_session(data, connection, hello, error);
+}
+
+static void
+on_entry_done(GwEntry *entry, const GError *error, void *data)
+{
+    GwLaneServer *server = data;
+
+    if (error) {
+        gw_warn(NULL, "session from %s: %s", gw_entry_address(entry), error->message);
+    }
+    g_ptr_array_remove_fast(server->entries, entry);
+    gw_entry_free(entry);
 }
 
 /* --- accepting -------------------------------------------------------------------------------- */
@@ -105,22 +147,25 @@ format_address(const struct sockaddr_storage *address)
 static void
 admit(GwLaneServer *server, int fd, const struct sockaddr_storage *address)
 {
+    static const GwEntryHandlers entry_handlers = {on_welcome, on_greeted, on_entry_done};
     g_autofree char *peer = format_address(address);
     g_autoptr(GError) error = NULL;
 
-    if (server->slots->used >= server->max_sessions) {
+    if (server->entries->len >= server->options.max_sessions) {
         gw_fd_close(fd);
-        gw_warn(NULL, "connection from %s was closed: all %u sessions are in use", peer,
-                server->max_sessions);
+        gw_warn(NULL, "connection from %s was closed: %u others have not said yet what they want",
+                peer, server->entries->len);
         return;
     }
-    GwLane *lane = gw_lane_accept(server, server->slots, fd, peer, &error);
+    gw_connection_tune(fd, server->options.session_timeout_ms, server->options.congestion);
+    GwEntry *entry =
+        gw_entry_new(fd, peer, server->options.credentials, &entry_handlers, server, &error);
 
-    if (!lane) {
+    if (!entry) {
         gw_warn(NULL, "connection from %s was closed: %s", peer, error->message);
         return;
     }
-    g_ptr_array_add(server->half_open, lane);
+    g_ptr_array_add(server->entries, entry);
 }
 
 static void watch_socket(GwLaneServer *server);
@@ -249,12 +294,12 @@ gw_lane_server_new(const GwLaneServerOptions *options, const GwLaneServerHandler
     server->fd = GW_FD_NONE;
     server->handlers = *handlers;
     server->data = data;
-    server->credentials = gw_lane_credentials_ref(options->credentials);
-    server->session_timeout_ms = options->session_timeout_ms;
-    server->max_sessions = options->max_sessions;
-    server->slots = g_new0(GwLaneSlots, 1);
-    server->slots->refs = 1;
-    server->half_open = g_ptr_array_new();
+    server->options = *options;
+    server->options.credentials = gw_lane_credentials_ref(options->credentials);
+    server->options.congestion = g_strdup(options->congestion);
+    server->registry = gw_lane_registry_new();
+    server->entries = g_ptr_array_new();
+    server->not_ready = g_ptr_array_new();
     server->context = g_main_context_ref_thread_default();
     if (!listen_at(server, options->bind_address, options->port, error)) {
         return NULL;
@@ -270,12 +315,17 @@ gw_lane_server_free(GwLaneServer *server)
         return;
     }
     replace_accept_source(server, NULL);
-    for (guint i = 0; i < server->half_open->len; i++) {
-        gw_lane_free(server->half_open->pdata[i]);
+    for (guint i = 0; i < server->entries->len; i++) {
+        gw_entry_free(server->entries->pdata[i]);
     }
-    g_ptr_array_unref(server->half_open);
-    gw_lane_slots_unref(server->slots);
-    gw_lane_credentials_unref(server->credentials);
+    for (guint i = 0; i < server->not_ready->len; i++) {
+        gw_lane_free(server->not_ready->pdata[i]);
+    }
+    g_ptr_array_unref(server->entries);
+    g_ptr_array_unref(server->not_ready);
+    gw_lane_registry_unref(server->registry);
+    gw_lane_credentials_unref(server->options.credentials);
+    g_free((char *)server->options.congestion);
     gw_fd_clear(&server->fd);
     g_main_context_unref(server->context);
     g_free(server);
@@ -284,9 +334,9 @@ gw_lane_server_free(GwLaneServer *server)
 void
 gw_lane_server_set_credentials(GwLaneServer *server, GwLaneCredentials *credentials)
 {
-    GwLaneCredentials *before = server->credentials;
+    GwLaneCredentials *before = server->options.credentials;
 
-    server->credentials = gw_lane_credentials_ref(credentials);
+    server->options.credentials = gw_lane_credentials_ref(credentials);
     gw_lane_credentials_unref(before);
 }
 

@@ -2,21 +2,27 @@
 /*
  * The inside of a session: struct GwLane and what its parts say to each other.
  *
- *     main context   lane.c    the public interface, handlers, life and death
- *                    server.c  listening; half-open sessions belong to it
- *     link thread    link.c    one connection: TCP, TLS, frames both ways, pings, timeouts
- *     inbox thread   target.c  ordered frames of the peer: control messages, QEMU's stream
- *     stream thread  source.c  QEMU → parser → batches → outbox; only while a stream is sent
+ *     main context   lane.c      the public interface, life and death
+ *                    events.c    handlers
+ *                    resolve.c   names to addresses, before the first connection
+ *                    server.c    listening, and which session a connection belongs to
+ *     entry thread   entry.c     the server's: one connection until its session is known
+ *     link threads   link.c      one each: its connection, frames both ways, pings, timeouts
+ *                    reopen.c    the connecting side's: getting a connection, again and again
+ *     inbox thread   target.c    ordered frames of the peer: control messages, QEMU's stream
+ *     stream thread  source.c    QEMU → parser → batches → outbox; only while a stream is sent
  *
- *     QEMU → source.c → outbox → link.c → TCP … TCP → link.c → inbox → target.c → QEMU
+ *     QEMU → source.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
+ *
+ * A session has one to GW_LANE_MAX_LINKS links and outlives their connections. A link is a place
+ * for a connection, with a number that both sides know, and a thread that lives as long as the
+ * session. The connecting side keeps every link connected; the accepting side gets a new
+ * connection for a link from the server and drops the one before it.
  *
  * Threads meet in the outbox, the inbox and below `lock`, and tell the main context by events. They
- * use pthread locks, which thread sanitizers understand. Three eventfds wake those who poll:
- * wake_fd the link thread; stop_fd all of them, for good, when the lane is freed; cut_fd the
- * stream thread when the session is over.
- *
- * Several connections per session mean several links on one outbox and inbox; nothing else here
- * knows that there is only one.
+ * use pthread locks, which thread sanitizers understand. Eventfds wake those who poll: each link's
+ * wake_fd; stop_fd all of them, for good, when the lane is freed; cut_fd the stream thread when the
+ * session is over.
  */
 #pragma once
 
@@ -34,8 +40,7 @@
 #define GW_LANE_MAX_EVENTS 64u
 
 typedef enum GwLaneEventKind {
-    GW_LANE_EVENT_WELCOME, /* server: the peer proved `name`; a verdict is awaited */
-    GW_LANE_EVENT_READY,   /* with the peer's `name` */
+    GW_LANE_EVENT_READY, /* with the peer's `name` */
     GW_LANE_EVENT_MESSAGE,
     GW_LANE_EVENT_STREAM_END,
     GW_LANE_EVENT_CLOSED, /* nothing follows */
@@ -49,20 +54,10 @@ typedef struct GwLaneEvent {
     GwLaneStreamEnd end;
 } GwLaneEvent;
 
-typedef enum GwLaneVerdict {
-    GW_LANE_VERDICT_NONE,
-    GW_LANE_VERDICT_WELCOME,
-    GW_LANE_VERDICT_REFUSED,
-} GwLaneVerdict;
-
-typedef enum GwLaneThread {
-    GW_LANE_THREAD_LINK,
-    GW_LANE_THREAD_INBOX,
-    GW_LANE_THREAD_STREAM,
-    GW_LANE_N_THREADS,
-} GwLaneThread;
-
 typedef struct GwLaneResolve GwLaneResolve;
+typedef struct GwLaneRegistry GwLaneRegistry;
+typedef struct GwConnection GwConnection;
+typedef struct GwLink GwLink;
 
 struct GwLane {
     /* --- constant once the threads run --- */
@@ -70,35 +65,47 @@ struct GwLane {
     uint16_t port;
     char *expected_name; /* NULL: accepted */
     GwLaneCredentials *credentials;
+    char *congestion; /* NULL: the system's */
     int64_t open_deadline_us;
     int64_t session_timeout_ms;
-    GList *addresses; /* of GInetAddress: where to connect to */
-    GwFd accepted_fd; /* until the link thread takes it */
-    GwFd wake_fd;
+    int64_t silence_us; /* after which a connection is in doubt */
+    unsigned n_links;   /* wanted; 0: by measure */
+    GList *addresses;   /* of GInetAddress: where to connect to */
     GwFd stop_fd;
     GwFd cut_fd;
     bool wakes_made;
     GwFramePool *pool;
     GwOutbox *outbox;
     GwInbox *inbox;
+    uint8_t session_id[GW_SESSION_ID_BYTES];
+    uint8_t ticket[GW_TICKET_BYTES]; /* the connecting side's first link sets it before READY */
+
+    /* --- atomic --- */
+    GwLink *links[GW_LANE_MAX_LINKS]; /* set once each, owned by the main context */
+    int64_t heard_us;                 /* when bytes came last, over any link */
+    bool confirmed;                   /* the peer has used the session */
 
     /* --- main context --- */
     GMainContext *context;
     GSource *event_source; /* made ready by gw_lane_post() */
+    GPtrArray *names;      /* not resolved yet */
     GSource *resolve_timeout;
     GwLaneResolve *resolve;
     GwLaneHandlers handlers;
     void *data;
-    GwLaneServer *server; /* half-open: belongs to this server */
-    struct GwLaneSlots *slots;
+    GwLaneServer *server; /* not ready yet: belongs to this server */
+    GwLaneRegistry *registry;
     char *peer_name;
+    uint8_t peer_instance[GW_INSTANCE_BYTES];
     bool ready;
     bool over;
     bool stream_started;
     bool dispatching;
     bool freed;
-    pthread_t threads[GW_LANE_N_THREADS];
-    bool thread_runs[GW_LANE_N_THREADS];
+    pthread_t inbox_thread;
+    pthread_t stream_thread;
+    bool inbox_runs;
+    bool stream_runs;
 
     /* --- handed over to the stream thread when it starts --- */
     GwFd stream_fd;
@@ -110,48 +117,86 @@ struct GwLane {
     bool closed_posted;
     bool stopping;
     bool finishing;
-    GError *failure; /* of another thread; the link thread ends the session with it */
-    GwLaneVerdict verdict;
-    GError *verdict_error;
+    bool said_goodbye;      /* at least one link did */
+    GError *end_reason;     /* the session is over */
+    bool tells_reason;      /* to the peer */
+    unsigned links_running; /* threads */
     GwLaneStats stats;
 };
 
-/* --- lane.c: for the threads ------------------------------------------------------------------ */
+/* --- events.c --------------------------------------------------------------------------------- */
 
 /* @event's content: transfer full. Waits while too many wait already. Any thread. */
 void gw_lane_post(GwLane *lane, GwLaneEvent event);
+void gw_lane_events_init(GwLane *lane);
+void gw_lane_events_clear(GwLane *lane);
+/* The session ended before there was a thread to say so; @error: transfer full. */
+void gw_lane_end_before_start(GwLane *lane, GError *error);
 
-/* Ends the session with @error (transfer full), told to the peer. The first one counts. */
-void gw_lane_fail(GwLane *lane, GError *error);
+/* --- lane.c: for the threads ------------------------------------------------------------------ */
+
+/* Ends the session with @error (transfer full), told to the peer if @tell. The first one counts. */
+void gw_lane_end(GwLane *lane, GError *error, bool tell);
 
 /* Adds the calling thread's processor time since *@last_us and moves that on. */
 void gw_lane_count_cpu(GwLane *lane, int64_t *last_us);
 
-/* --- lane.c: for the server ------------------------------------------------------------------- */
+/* --- lane.c: for the main context's other parts ------------------------------------------------
+ */
 
-/* An accepted socket; @fd: transfer full. NULL: it could not be set up. */
-GwLane *gw_lane_accept(GwLaneServer *server, struct GwLaneSlots *slots, int fd,
-                       const char *peer_address, GError **error) GW_MUST_USE;
+/* A session of the side that accepts; @connection, its first: transfer full on success. */
+GwLane *gw_lane_accept(const GwLaneServerOptions *options, GwConnection *connection,
+                       const GwHello *hello, GError **error) GW_MUST_USE;
+/* One more connection of it; @connection: transfer full on success. */
+bool gw_lane_join(GwLane *lane, GwConnection *connection, const GwHello *hello,
+                  GError **error) GW_MUST_USE;
+/* Runs @body(@data) as a thread that leaves all signals to others. */
+bool gw_lane_start_thread(pthread_t *thread, void *(*body)(void *), void *data, const char *name,
+                          GError **error) GW_MUST_USE;
+/* The session's first threads. */
+bool gw_lane_start(GwLane *lane, GError **error) GW_MUST_USE;
+void gw_lane_destroy(GwLane *lane);
 
-/* --- server.c: for lane.c --------------------------------------------------------------------- */
+/* --- resolve.c -------------------------------------------------------------------------------- */
 
-/* How many sessions a server's slots are taken by; main context; outlives the server. */
-typedef struct GwLaneSlots {
+/* Resolves `names` one after the other, then starts the first link; or posts the end. */
+void gw_lane_resolve(GwLane *lane, guint timeout_ms);
+void gw_lane_stop_resolving(GwLane *lane);
+
+/* --- registry.c ------------------------------------------------------------------------------- */
+
+/* A server's sessions by their id; main context; outlives the server. */
+struct GwLaneRegistry {
     unsigned refs;
-    unsigned used;
-} GwLaneSlots;
+    unsigned used; /* sessions that were not freed yet */
+    GHashTable *sessions;
+};
 
-void gw_lane_slots_unref(GwLaneSlots *slots);
+GwLaneRegistry *gw_lane_registry_new(void);
+void gw_lane_registry_unref(GwLaneRegistry *registry);
+void gw_lane_registry_add(GwLaneRegistry *registry, GwLane *lane);
+/* It can be resumed no more; and when @freed, it takes no place any more. */
+void gw_lane_registry_remove(GwLane *lane, bool freed);
+/*
+ * The session that @hello, sent by the holder of the proven @name, wants a connection of.
+ * GW_ERROR_NOT_FOUND, GW_ERROR_REFUSED.
+ */
+GwLane *gw_lane_registry_find(GwLaneRegistry *registry, const GwHello *hello, const char *name,
+                              GError **error) GW_MUST_USE;
+/* @name's daemon was started anew: the sessions of the one before are over. */
+void gw_lane_registry_end_others(GwLaneRegistry *registry, const GwHello *hello, const char *name);
 
-GwLaneCredentials *gw_lane_server_credentials(const GwLaneServer *server);
-int64_t gw_lane_server_session_timeout_ms(const GwLaneServer *server);
-/* Events of a half-open session; the last two end the server's ownership. */
-bool gw_lane_server_welcome(GwLaneServer *server, const char *name, GError **error);
+/* Random, the same for all of this process. False: no random numbers. */
+bool gw_lane_instance(uint8_t out[GW_INSTANCE_BYTES]) GW_MUST_USE;
+
+/* --- server.c: for events.c ---------------------------------------------------------------------
+ */
+
+/* Events of a session that is not ready yet; both end the server's ownership. */
 void gw_lane_server_accepted(GwLaneServer *server, GwLane *lane);
 void gw_lane_server_dropped(GwLaneServer *server, GwLane *lane, const GError *error);
 
 /* --- the threads' bodies ---------------------------------------------------------------------- */
 
-void *gw_link_thread(void *lane);
 void *gw_target_thread(void *lane);
 void *gw_source_thread(void *lane);

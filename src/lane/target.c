@@ -355,7 +355,7 @@ handle_frames(GwTarget *target)
         if (going_on) {
             gw_inbox_handled(lane->inbox, frame->header.sequence);
         } else if (error) {
-            gw_lane_fail(lane, error);
+            gw_lane_end(lane, error, true);
         }
     }
 }

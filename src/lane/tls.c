@@ -25,6 +25,7 @@ struct GwTls {
     char *peer;
     uint64_t wire_bytes;
     char *proven_name;
+    bool peer_said_bye;
     GError *judgement; /* why the server's certificate was not accepted in the handshake */
 };
 
@@ -276,7 +277,24 @@ gw_tls_send(GwTls *tls, const void *data, size_t len, GError **error)
 ssize_t
 gw_tls_recv(GwTls *tls, void *data, size_t len, GError **error)
 {
-    return finish_io(tls, gnutls_record_recv(tls->session, data, len), error);
+    ssize_t result = gnutls_record_recv(tls->session, data, len);
+
+    tls->peer_said_bye = tls->peer_said_bye || result == 0;
+    return finish_io(tls, result, error);
+}
+
+bool
+gw_tls_peer_said_bye(const GwTls *tls)
+{
+    return tls->peer_said_bye;
+}
+
+bool
+gw_tls_bye(GwTls *tls)
+{
+    int result = gnutls_bye(tls->session, GNUTLS_SHUT_WR);
+
+    return result != GNUTLS_E_AGAIN && result != GNUTLS_E_INTERRUPTED;
 }
 
 uint64_t

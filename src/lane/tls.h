@@ -47,5 +47,14 @@ char *gw_tls_verify_peer(GwTls *tls, GError **error) GW_MUST_USE;
 ssize_t gw_tls_send(GwTls *tls, const void *data, size_t len, GError **error);
 ssize_t gw_tls_recv(GwTls *tls, void *data, size_t len, GError **error);
 
+/*
+ * The peer has ended TLS in order, so it is there and wants no more of this connection. A process
+ * that was killed or a link that broke does not do that.
+ */
+bool gw_tls_peer_said_bye(const GwTls *tls);
+
+/* Ends our side of TLS in order. False: the socket takes nothing now; try again. */
+bool gw_tls_bye(GwTls *tls);
+
 /* What was really written to the socket. */
 uint64_t gw_tls_wire_bytes(const GwTls *tls);

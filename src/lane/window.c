@@ -85,9 +85,11 @@ gw_window_acked(GwWindow *window, const GwWindowMark *mark, int64_t now_us)
     window->acked_bytes += mark->bytes;
     advance_ring(window->acked, GW_WINDOW_ACKED_SLOTS, &window->acked_slot, now_us / ACKED_SLOT_US);
     window->acked[window->acked_slot % GW_WINDOW_ACKED_SLOTS] += mark->bytes;
-    take_rate_sample(window, mark, now_us);
+    if (!mark->stale) {
+        take_rate_sample(window, mark, now_us);
+        gw_window_rtt(window, now_us - mark->sent_us, now_us);
+    }
     window->acked_us = now_us;
-    gw_window_rtt(window, now_us - mark->sent_us, now_us);
 }
 
 void

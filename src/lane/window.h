@@ -48,6 +48,7 @@ typedef struct GwWindowMark {
     uint64_t acked_bytes;
     int64_t acked_us;
     bool link_busy;
+    bool stale; /* its flight says nothing about the link any more */
 } GwWindowMark;
 
 void gw_window_init(GwWindow *window);
@@ -56,6 +57,12 @@ void gw_window_init(GwWindow *window);
 void gw_window_queued(GwWindow *window, uint32_t bytes, GwWindowMark *mark);
 /* It was handed to the transport. */
 void gw_window_sent(GwWindow *window, GwWindowMark *mark, int64_t now_us);
+/* The connection that it was handed to was lost. */
+static inline void
+gw_window_lost(GwWindowMark *mark)
+{
+    mark->stale = true;
+}
 /* It was acknowledged. */
 void gw_window_acked(GwWindow *window, const GwWindowMark *mark, int64_t now_us);
 /* A round trip was seen by other means. */

@@ -164,7 +164,8 @@ rig_serve(Rig *rig, const char *certificate)
 void
 rig_init(Rig *rig, int64_t session_timeout_ms)
 {
-    *rig = (Rig){.session_timeout_ms = session_timeout_ms, .max_sessions = 4};
+    *rig =
+        (Rig){.session_timeout_ms = session_timeout_ms, .max_sessions = 4, .address = "127.0.0.1"};
     rig->dir = g_dir_make_tmp("lane-XXXXXX", NULL);
     rig->ca = test_ca_new(rig->dir, "ca");
     rig->other_ca = test_ca_new(rig->dir, "other");
@@ -211,12 +212,15 @@ rig_connect_to(Rig *rig, uint16_t port, const char *ca, const char *certificate,
 {
     g_autoptr(GwLaneCredentials) credentials = test_credentials(rig->dir, ca, certificate);
     GwLaneConnect options = {
-        .address = "127.0.0.1",
+        .address = rig->address,
+        .more_addresses = rig->more_addresses,
         .port = port,
         .expected_name = expected,
         .credentials = credentials,
         .connect_timeout_ms = 20000,
         .session_timeout_ms = rig->session_timeout_ms,
+        .n_links = rig->n_links,
+        .silence_ms = rig->silence_ms,
     };
 
     side_reset(&rig->client);

@@ -43,6 +43,11 @@ typedef struct Rig {
     char *asked; /* the name that welcome() was asked about */
     int64_t session_timeout_ms;
     unsigned max_sessions;
+    /* How the client connects. */
+    const char *address;
+    const char *const *more_addresses;
+    unsigned n_links;
+    int64_t silence_ms;
 } Rig;
 
 /* Makes a fleet CA "ca", a foreign one "other", hosts "alpha" and "beta", and a server "alpha". */

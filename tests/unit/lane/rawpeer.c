@@ -84,6 +84,10 @@ raw_open(RawPeer *peer, int fd, bool server, const char *dir, const char *ca, co
 void
 raw_close(RawPeer *peer)
 {
+    /* An end in order, or the session would be waiting for the next connection. */
+    if (!peer->dies) {
+        gnutls_bye(peer->session, GNUTLS_SHUT_WR);
+    }
     gnutls_deinit(peer->session);
     gnutls_certificate_free_credentials(peer->credentials);
     close(peer->fd);
@@ -141,24 +145,50 @@ receive(RawPeer *peer, uint8_t *data, size_t len)
     return true;
 }
 
+/* The next frame of any type; the payload, transfer full, or NULL. */
+static GByteArray *
+receive_frame(RawPeer *peer, GwFrameType *type)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    uint8_t wire[GW_FRAME_HEADER_BYTES];
+    GwFrameHeader header;
+
+    if (!receive(peer, wire, sizeof(wire)) || !gw_frame_decode_header(wire, &header, NULL)) {
+        return NULL;
+    }
+    g_byte_array_set_size(payload, header.payload_bytes);
+    *type = header.type;
+    return receive(peer, payload->data, payload->len) ? g_steal_pointer(&payload) : NULL;
+}
+
 GByteArray *
 raw_expect(RawPeer *peer, GwFrameType type)
 {
     for (;;) {
-        uint8_t wire[GW_FRAME_HEADER_BYTES];
-        GwFrameHeader header;
+        GwFrameType received;
+        g_autoptr(GByteArray) payload = receive_frame(peer, &received);
 
-        if (!receive(peer, wire, sizeof(wire)) || !gw_frame_decode_header(wire, &header, NULL)) {
-            return NULL;
-        }
-        g_autoptr(GByteArray) payload = g_byte_array_new();
-
-        g_byte_array_set_size(payload, header.payload_bytes);
-        if (!receive(peer, payload->data, payload->len)) {
-            return NULL;
-        }
-        if (header.type == type) {
+        if (!payload || received == type) {
             return g_steal_pointer(&payload);
+        }
+    }
+}
+
+GByteArray *
+raw_expect_either(RawPeer *peer, GwFrameType refusal, GwFrameType other, GwHello *hello)
+{
+    for (;;) {
+        GwFrameType received;
+        g_autoptr(GByteArray) payload = receive_frame(peer, &received);
+
+        if (!payload || received == other) {
+            return NULL;
+        }
+        if (received == refusal) {
+            return g_steal_pointer(&payload);
+        }
+        if (received == GW_FRAME_HELLO) {
+            g_assert_true(gw_hello_decode(payload->data, payload->len, hello, NULL));
         }
     }
 }
@@ -166,14 +196,25 @@ raw_expect(RawPeer *peer, GwFrameType type)
 bool
 raw_greet(RawPeer *peer)
 {
-    GwHello hello = {.version = 1, .oldest_version = 1, .session_id = {1, 2, 3}};
+    GwHello hello = {.version = GW_LANE_VERSION,
+                     .oldest_version = GW_LANE_OLDEST_VERSION,
+                     .session_id = {1, 2, 3},
+                     .instance = {7},
+                     .attempt = 1};
+
+    return raw_greet_with(peer, &hello, &peer->answer);
+}
+
+bool
+raw_greet_with(RawPeer *peer, const GwHello *hello, GwHello *answer)
+{
     g_autoptr(GByteArray) payload = g_byte_array_new();
 
-    gw_hello_encode(&hello, payload);
+    gw_hello_encode(hello, payload);
     if (!raw_send_frame(peer, GW_FRAME_HELLO, payload->data, payload->len)) {
         return false;
     }
-    g_autoptr(GByteArray) answer = raw_expect(peer, GW_FRAME_HELLO);
+    g_autoptr(GByteArray) bytes = raw_expect(peer, GW_FRAME_HELLO);
 
-    return answer != NULL;
+    return bytes && gw_hello_decode(bytes->data, bytes->len, answer, NULL);
 }

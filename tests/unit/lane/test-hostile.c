@@ -253,7 +253,7 @@ huge_frame(RawPeer *peer, Villain *villain)
 static void
 skipped_sequence(RawPeer *peer, Villain *villain)
 {
-    peer->sequence = 1;
+    peer->sequence = GW_LANE_MAX_UNACKED;
     raw_send_frame(peer, GW_FRAME_CONTROL, "{}", 2);
     hear_refusal(peer, villain);
 }

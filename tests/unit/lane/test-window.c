@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The in-flight window against simulated links, in virtual time. */
 #include "lane/outbox.h"
-#include "lane/wake.h"
 #include "lane/window.h"
 
 #include <glib.h>
@@ -201,6 +200,11 @@ test_rate_over_last_second(void)
 /* --- the outbox around it --------------------------------------------------------------------- */
 
 static void
+no_wake(void *data)
+{
+}
+
+static void
 push_frame(GwOutbox *outbox, GwFramePool *pool, GwFrameType type, uint32_t bytes)
 {
     GwFrame *frame = gw_frame_new(pool, type, bytes);
@@ -216,9 +220,8 @@ push_frame(GwOutbox *outbox, GwFramePool *pool, GwFrameType type, uint32_t bytes
 static void
 test_outbox_order_and_acks(void)
 {
-    g_auto(GwFd) wake = gw_wake_new(NULL);
     g_autoptr(GwFramePool) pool = gw_frame_pool_new();
-    g_autoptr(GwOutbox) outbox = gw_outbox_new(wake);
+    g_autoptr(GwOutbox) outbox = gw_outbox_new(no_wake, NULL);
     g_autoptr(GError) error = NULL;
     GwOutboxFigures figures;
 
@@ -227,7 +230,7 @@ test_outbox_order_and_acks(void)
         push_frame(outbox, pool, i % 2 ? GW_FRAME_CONTROL : GW_FRAME_RAM, 100);
     }
     for (unsigned i = 1; i <= 5; i++) {
-        g_autoptr(GwFrame) frame = gw_outbox_take(outbox, 1000 * i);
+        g_autoptr(GwFrame) frame = gw_outbox_take(outbox, 0, 1000 * i);
         GwFrameHeader header;
 
         g_assert_true(gw_frame_decode_header(frame->wire, &header, NULL));
@@ -243,8 +246,8 @@ test_outbox_order_and_acks(void)
     /* Queued but never sent. */
     g_assert_false(gw_outbox_acked(outbox, 6, 8000, &error));
     g_assert_error(error, GW_ERROR, GW_ERROR_PROTOCOL);
-    g_autoptr(GwFrame) last = gw_outbox_take(outbox, 8000);
-    g_assert_null(gw_outbox_take(outbox, 8000));
+    g_autoptr(GwFrame) last = gw_outbox_take(outbox, 0, 8000);
+    g_assert_null(gw_outbox_take(outbox, 0, 8000));
     g_assert_false(gw_outbox_is_settled(outbox));
     g_assert_true(gw_outbox_acked(outbox, 6, 9000, NULL));
     g_assert_true(gw_outbox_is_settled(outbox));
@@ -254,9 +257,8 @@ test_outbox_order_and_acks(void)
 static void
 test_outbox_bounds_control(void)
 {
-    g_auto(GwFd) wake = gw_wake_new(NULL);
     g_autoptr(GwFramePool) pool = gw_frame_pool_new();
-    g_autoptr(GwOutbox) outbox = gw_outbox_new(wake);
+    g_autoptr(GwOutbox) outbox = gw_outbox_new(no_wake, NULL);
     g_autoptr(GError) error = NULL;
 
     for (unsigned i = 0; i < 15; i++) {
@@ -266,7 +268,7 @@ test_outbox_bounds_control(void)
     frame->header.payload_bytes = 1024 * 1024;
     g_assert_false(gw_outbox_push_control(outbox, frame, &error));
     g_assert_error(error, GW_ERROR, GW_ERROR_TOO_LARGE);
-    gw_frame_free(gw_outbox_take(outbox, 1));
+    gw_frame_free(gw_outbox_take(outbox, 0, 1));
     g_assert_true(gw_outbox_acked(outbox, 1, 2, NULL));
     push_frame(outbox, pool, GW_FRAME_CONTROL, 1024 * 1024);
 }

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * References: pages that are not sent because the target has them on a disk that it can read.
+ *
+ * 1. Agreement, before the stream. For each image file the source offers its size and the SHA-256
+ *    of a few blocks; the target compares with what it has in that image's place and takes it or
+ *    not. The target alone decides what file that is: no path travels.
+ * 2. The source finds blocks for pages (GwRefSource) and collects them, with copies of the pages,
+ *    for one frame (GwRefGroup). The frame carries the section below: block numbers, and one
+ *    SHA-256 over all the pages together. The group is kept until the frame is acknowledged.
+ * 3. The target reads the blocks and computes the same SHA-256 (GwRefTarget, GwRefPages). If it
+ *    agrees the pages are proven: 32 bytes for all of them prove as much as 32 bytes for each.
+ * 4. If it does not, the target tells the SHA-256 of each page it has (NEED); the source compares
+ *    with its copies and sends those that differ (FILL); the target proves the whole again. One
+ *    round trip, whatever the number of pages.
+ *
+ * So neither an old index nor a disk that was written meanwhile, nor a guest that makes pages with
+ * equal fast hashes, can put a wrong page into the target: it can only cost bytes. An image that
+ * misses too often is not used any more.
+ *
+ * Section of a frame, for the frame's referenced pages in their order:
+ *
+ *     offset size
+ *          0   32  SHA-256 over the contents of all of them
+ *         32    …  runs until the end:
+ *     varint  2 × (count − 1), or that + 1: the image is another one than the last run's (at first
+ *             image 0), then
+ *             u8  image
+ *     varint  first block − the block after this image's last run (at first 0), as zigzag: n ≥ 0
+ *             is 2n, n < 0 is −2n − 1. `count` pages are `count` blocks in a row.
+ *
+ * NEED, target to source:          FILL, source to target:
+ *     0  8  sequence of the frame       0  8  sequence of the frame
+ *     8  2  pages n, all of the frame   8  2  pages that differ, in all FILLs for this frame
+ *    10 32n SHA-256 of each, or 0s     10  2  pages n that follow, at most GW_REF_FILL_PAGES
+ *           where there is no page     12  1  codec, GwCodecId
+ *                                      13 2n  their numbers in the frame, ascending
+ *                                       … …   their contents, encoded
+ *
+ * Numbers are big-endian. The FILLs of a frame may come in any order and more than once, and a
+ * NEED may be repeated: what is lost with a connection is asked for again.
+ */
+#pragma once
+
+#include "base/json.h"
+#include "lane/codec.h"
+#include "lane/image.h"
+#include "lane/image_index.h"
+
+#define GW_REF_MAX_IMAGES  32u
+#define GW_REF_MAX_PAGES   256u /* of one frame */
+#define GW_REF_FILL_PAGES  64u
+#define GW_SHA256_BYTES    32u
+#define GW_REF_MAX_SAMPLES 16u
+/* No run of one page takes more: head, image, difference. */
+#define GW_REF_RUN_MAX_BYTES     8u
+#define GW_REF_SECTION_MAX_BYTES (GW_SHA256_BYTES + GW_REF_MAX_PAGES * GW_REF_RUN_MAX_BYTES)
+#define GW_REF_NEED_MAX_BYTES    (10u + GW_REF_MAX_PAGES * GW_SHA256_BYTES)
+#define GW_REF_FILL_HEADER_BYTES 13u
+#define GW_REF_FILL_MAX_BYTES    (GW_REF_FILL_HEADER_BYTES + GW_REF_FILL_PAGES * (2u + GW_PAGE_BYTES))
+
+/* What a source may have under way, referenced and not acknowledged; what a target must hold. */
+#define GW_REF_MAX_UNPROVEN_PAGES 8192u
+
+#define GW_REF_NO_IMAGE 0xffu
+
+typedef struct GwRef {
+    uint64_t block;
+    uint8_t image; /* GW_REF_NO_IMAGE: no reference */
+} GwRef;
+
+/* --- agreement -------------------------------------------------------------------------------- */
+
+typedef struct GwRefSample {
+    uint64_t block;
+    uint8_t sha256[GW_SHA256_BYTES];
+} GwRefSample;
+
+typedef struct GwRefOffer {
+    uint64_t n_blocks;
+    unsigned n_samples;
+    GwRefSample samples[GW_REF_MAX_SAMPLES];
+} GwRefOffer;
+
+/* Takes up to GW_REF_MAX_SAMPLES blocks that the file itself has, spread over the disk. */
+void gw_ref_offer_make(GwImage *image, GwRefOffer *out);
+
+/* {"blocks": n, "samples": [{"block": n, "sha256": hex} …]} and back; GW_ERROR_PROTOCOL. */
+json_t *gw_ref_offer_to_json(const GwRefOffer *offer) GW_MUST_USE;
+bool gw_ref_offer_from_json(const json_t *object, GwRefOffer *out, GError **error) GW_MUST_USE;
+
+/*
+ * Is @image what was offered? Yes if it has the same size and at least half of the samples: the
+ * guest may be writing to it. GW_ERROR_REFUSED says why not.
+ */
+bool gw_ref_offer_check(const GwRefOffer *offer, GwImage *image, GError **error) GW_MUST_USE;
+
+/* --- source: finding -------------------------------------------------------------------------- */
+
+/* The images of a move with their indexes. Images are added by one thread. */
+typedef struct GwRefSource GwRefSource;
+
+typedef struct GwRefSourceOptions {
+    const char *cache_folder; /* for indexes and the seed of their hashes; NULL: keep nothing */
+    uint64_t max_table_bytes; /* of each index; 0: the default */
+    uint64_t max_cache_bytes; /* of the folder; 0: the default */
+} GwRefSourceOptions;
+
+typedef struct GwRefSourceFigures {
+    GwImageIndexFigures index;
+    uint64_t refs;   /* found */
+    uint64_t misses; /* of these the target did not have */
+    bool in_use;
+} GwRefSourceFigures;
+
+GwRefSource *gw_ref_source_new(const GwRefSourceOptions *options) GW_MUST_USE;
+/* Does not wait for the threads that build indexes. No look-up may go on. */
+void gw_ref_source_free(GwRefSource *source);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefSource, gw_ref_source_free)
+
+/*
+ * Begins to index a file. Its number is the count of those before it. Not used before
+ * gw_ref_source_use(). GW_ERROR_TOO_LARGE for more than GW_REF_MAX_IMAGES.
+ */
+bool gw_ref_source_add(GwRefSource *source, const char *path, const char *format,
+                       GError **error) GW_MUST_USE;
+
+/* The target took the image. Any thread. */
+void gw_ref_source_use(GwRefSource *source, unsigned image);
+
+/* Any thread; false for an image that there is not. */
+bool gw_ref_source_figures(GwRefSource *source, unsigned image, GwRefSourceFigures *out);
+
+/*
+ * Looks for @n pages (GW_PAGE_BYTES each); refs[i] tells where pages[i] may be. Any thread, no
+ * locks; many pages at once are quicker. Returns how many were found.
+ */
+unsigned gw_ref_source_try(GwRefSource *source, const uint8_t *const *pages, unsigned n,
+                           GwRef *refs);
+
+/* --- source: one frame ------------------------------------------------------------------------ */
+
+/* The references of a frame and copies of their pages. One thread at a time. */
+typedef struct GwRefGroup GwRefGroup;
+
+/* NULL when memory is short: 1 MiB while it is filled, what is needed after encode(). */
+GwRefGroup *gw_ref_group_new(void) GW_MUST_USE;
+void gw_ref_group_free(GwRefGroup *group);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefGroup, gw_ref_group_free)
+
+/* False: it is full, or the reference is none. Not after encode(). */
+bool gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page);
+unsigned gw_ref_group_n_pages(const GwRefGroup *group);
+
+/* Appends the section to @out. Once. */
+void gw_ref_group_encode(GwRefGroup *group, GByteArray *out);
+
+/*
+ * Takes in a NEED for this group's frame and counts the misses. GW_ERROR_PROTOCOL if it is not for
+ * this group, or is repeated without end.
+ */
+bool gw_ref_group_take_need(GwRefGroup *group, GwRefSource *source, const uint8_t *need, size_t len,
+                            GError **error) GW_MUST_USE;
+
+/*
+ * The FILL payloads that answer the last NEED, one after the other, at least one; then NULL.
+ * @codec with its encoder's state. Transfer full.
+ */
+GBytes *gw_ref_group_next_fill(GwRefGroup *group, const GwCodec *codec, void *encoder) GW_MUST_USE;
+
+/* The frame that a NEED or a FILL is about. GW_ERROR_PROTOCOL. */
+bool gw_ref_sequence(const uint8_t *payload, size_t len, uint64_t *sequence,
+                     GError **error) GW_MUST_USE;
+
+/* --- target ----------------------------------------------------------------------------------- */
+
+/* The images that were agreed on. One thread: each decoding thread has its own. */
+typedef struct GwRefTarget GwRefTarget;
+/* The referenced pages of one frame. One thread at a time. */
+typedef struct GwRefPages GwRefPages;
+
+GwRefTarget *gw_ref_target_new(void) GW_MUST_USE;
+void gw_ref_target_free(GwRefTarget *target);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefTarget, gw_ref_target_free)
+
+/* @image: transfer full. */
+void gw_ref_target_set_image(GwRefTarget *target, unsigned number, GwImage *image);
+
+/*
+ * Decodes a section of @n_pages references and reads the blocks. They may be proven then or not:
+ * gw_ref_pages_is_proven(). GW_ERROR_PROTOCOL, GW_ERROR_FAILED when memory is short.
+ */
+GwRefPages *gw_ref_target_resolve(GwRefTarget *target, const uint8_t *section, size_t len,
+                                  unsigned n_pages, GError **error) GW_MUST_USE;
+void gw_ref_pages_free(GwRefPages *pages);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefPages, gw_ref_pages_free)
+
+bool gw_ref_pages_is_proven(const GwRefPages *pages);
+
+/* GW_PAGE_BYTES, borrowed; NULL before the pages are proven and for a number out of range. */
+const uint8_t *gw_ref_pages_get(const GwRefPages *pages, unsigned number);
+
+/* The NEED to send when they are not proven; the same each time. */
+void gw_ref_pages_need(GwRefPages *pages, uint64_t sequence, GByteArray *out);
+
+/*
+ * Takes a FILL in. A second answer to the same question does no harm. GW_ERROR_PROTOCOL if it
+ * is damaged, or all have come and the pages are still not what the source had.
+ */
+bool gw_ref_pages_fill(GwRefPages *pages, const uint8_t *fill, size_t len,
+                       GError **error) GW_MUST_USE;

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The source's side of references: finding blocks for pages, and the group of one frame.
+ *
+ * A GwRefSource owns the indexes of a move; they are built by threads of their own. Looking up is
+ * for any thread and takes no lock; an image counts from the moment it is taken into use until it
+ * has missed too often. A GwRefGroup owns copies of its pages until the frame is acknowledged:
+ * the caller bounds them all together by GW_REF_MAX_UNPROVEN_PAGES. What a target sends (NEED) is
+ * hostile input: it is compared with, and can only fetch, what the group has.
+ */
+#include "base/cursor.h"
+#include "lane/image_cache.h"
+#include "lane/image_ref.h"
+#include "lane/image_sha256.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+/* Look-ups on their way at once, while memory is being fetched. */
+#define AHEAD 32u
+
+/* An image is given up beyond this many misses, if they are more than one in MISS_SHARE. */
+#define FREE_MISSES 64u
+#define MISS_SHARE  8u
+
+/* Answers to one frame: once per connection that is lost, and not for ever. */
+#define MAX_NEEDS 64u
+
+#define FILL_CODEC_AT 12u
+
+typedef struct SourceImage {
+    GwImageIndex *index;
+    _Atomic bool in_use;
+    _Atomic uint64_t refs;
+    _Atomic uint64_t misses;
+} SourceImage;
+
+struct GwRefSource {
+    char *cache_folder;
+    uint64_t max_table_bytes;
+    uint64_t max_cache_bytes;
+    uint64_t seed;
+    _Atomic unsigned n_images;
+    SourceImage images[GW_REF_MAX_IMAGES];
+};
+
+struct GwRefGroup {
+    unsigned n_pages;
+    bool encoded;
+    GwRef refs[GW_REF_MAX_PAGES];
+    uint8_t *pages;
+    /* The answer to a NEED. */
+    unsigned n_needs;
+    uint64_t sequence;
+    uint16_t missing[GW_REF_MAX_PAGES];
+    unsigned n_missing;
+    unsigned n_filled; /* of the missing, in FILLs that were made */
+    bool fill_due;
+};
+
+/* --- images ----------------------------------------------------------------------------------- */
+
+GwRefSource *
+gw_ref_source_new(const GwRefSourceOptions *options)
+{
+    GwRefSource *source = g_new0(GwRefSource, 1);
+
+    source->cache_folder = g_strdup(options->cache_folder);
+    source->max_table_bytes = options->max_table_bytes;
+    source->max_cache_bytes = options->max_cache_bytes;
+    source->seed = gw_image_cache_seed(options->cache_folder);
+    return source;
+}
+
+void
+gw_ref_source_free(GwRefSource *source)
+{
+    if (!source) {
+        return;
+    }
+    for (unsigned i = 0; i < source->n_images; i++) {
+        gw_image_index_free(source->images[i].index);
+    }
+    g_free(source->cache_folder);
+    g_free(source);
+}
+
+bool
+gw_ref_source_add(GwRefSource *source, const char *path, const char *format, GError **error)
+{
+    const GwImageIndexOptions options = {
+        .path = path,
+        .format = format,
+        .seed = source->seed,
+        .max_table_bytes = source->max_table_bytes,
+        .cache_folder = source->cache_folder,
+        .max_cache_bytes = source->max_cache_bytes,
+    };
+    unsigned number = atomic_load(&source->n_images);
+
+    if (number == GW_REF_MAX_IMAGES) {
+        g_set_error(error, GW_ERROR, GW_ERROR_TOO_LARGE,
+                    "no more than %u disk image files can be referenced: '%s' is left out",
+                    GW_REF_MAX_IMAGES, path);
+        return false;
+    }
+    source->images[number].index = gw_image_index_start(&options, error);
+    if (!source->images[number].index) {
+        return false;
+    }
+    atomic_store(&source->n_images, number + 1);
+    return true;
+}
+
+void
+gw_ref_source_use(GwRefSource *source, unsigned image)
+{
+    if (image < atomic_load(&source->n_images)) {
+        atomic_store(&source->images[image].in_use, true);
+    }
+}
+
+bool
+gw_ref_source_figures(GwRefSource *source, unsigned image, GwRefSourceFigures *out)
+{
+    if (image >= atomic_load(&source->n_images)) {
+        return false;
+    }
+    SourceImage *found = &source->images[image];
+
+    gw_image_index_figures(found->index, &out->index);
+    out->refs = atomic_load(&found->refs);
+    out->misses = atomic_load(&found->misses);
+    out->in_use = atomic_load(&found->in_use);
+    return true;
+}
+
+static void
+count_miss(GwRefSource *source, unsigned image)
+{
+    SourceImage *missed = &source->images[image];
+    uint64_t misses = atomic_fetch_add(&missed->misses, 1) + 1;
+
+    if (misses > FREE_MISSES && misses > atomic_load(&missed->refs) / MISS_SHARE) {
+        atomic_store(&missed->in_use, false);
+    }
+}
+
+/* --- look-ups --------------------------------------------------------------------------------- */
+
+static unsigned
+images_in_use(GwRefSource *source, uint8_t numbers[GW_REF_MAX_IMAGES])
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < atomic_load(&source->n_images); i++) {
+        if (atomic_load_explicit(&source->images[i].in_use, memory_order_acquire)) {
+            numbers[n++] = (uint8_t)i;
+        }
+    }
+    return n;
+}
+
+static GwRef
+find(GwRefSource *source, const uint8_t *numbers, unsigned n_numbers, uint64_t hash)
+{
+    GwRef ref = {.image = GW_REF_NO_IMAGE};
+
+    for (unsigned i = 0; i < n_numbers; i++) {
+        SourceImage *image = &source->images[numbers[i]];
+
+        if (gw_image_index_find(image->index, hash, &ref.block)) {
+            ref.image = numbers[i];
+            atomic_fetch_add_explicit(&image->refs, 1, memory_order_relaxed);
+            return ref;
+        }
+    }
+    return ref;
+}
+
+unsigned
+gw_ref_source_try(GwRefSource *source, const uint8_t *const *pages, unsigned n, GwRef *refs)
+{
+    uint8_t numbers[GW_REF_MAX_IMAGES];
+    unsigned n_numbers = images_in_use(source, numbers);
+    unsigned n_found = 0;
+
+    for (unsigned first = 0; first < n; first += AHEAD) {
+        unsigned end = MIN(n, first + AHEAD);
+        uint64_t hashes[AHEAD];
+
+        for (unsigned i = first; i < end && n_numbers > 0; i++) {
+            hashes[i - first] = gw_image_index_hash(pages[i], source->seed);
+            for (unsigned k = 0; k < n_numbers; k++) {
+                gw_image_index_prefetch(source->images[numbers[k]].index, hashes[i - first]);
+            }
+        }
+        for (unsigned i = first; i < end; i++) {
+            refs[i] = n_numbers > 0 ? find(source, numbers, n_numbers, hashes[i - first])
+                                    : (GwRef){.image = GW_REF_NO_IMAGE};
+            n_found += refs[i].image != GW_REF_NO_IMAGE;
+        }
+    }
+    return n_found;
+}
+
+/* --- groups ----------------------------------------------------------------------------------- */
+
+GwRefGroup *
+gw_ref_group_new(void)
+{
+    g_autoptr(GwRefGroup) group = g_new0(GwRefGroup, 1);
+
+    group->pages = g_try_malloc((gsize)GW_REF_MAX_PAGES * GW_PAGE_BYTES);
+    return group->pages ? g_steal_pointer(&group) : NULL;
+}
+
+void
+gw_ref_group_free(GwRefGroup *group)
+{
+    if (group) {
+        g_free(group->pages);
+        g_free(group);
+    }
+}
+
+static uint8_t *
+page_at(const GwRefGroup *group, unsigned number)
+{
+    return group->pages + (size_t)number * GW_PAGE_BYTES;
+}
+
+bool
+gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page)
+{
+    if (group->encoded || group->n_pages == GW_REF_MAX_PAGES || ref->image >= GW_REF_MAX_IMAGES) {
+        return false;
+    }
+    memcpy(page_at(group, group->n_pages), page, GW_PAGE_BYTES);
+    group->refs[group->n_pages++] = *ref;
+    return true;
+}
+
+unsigned
+gw_ref_group_n_pages(const GwRefGroup *group)
+{
+    return group->n_pages;
+}
+
+static uint64_t
+zigzag(int64_t value)
+{
+    return value < 0 ? ((uint64_t)-value << 1) - 1 : (uint64_t)value << 1;
+}
+
+void
+gw_ref_group_encode(GwRefGroup *group, GByteArray *out)
+{
+    int64_t next[GW_REF_MAX_IMAGES] = {0};
+    uint8_t digest[GW_SHA256_BYTES];
+    unsigned image = 0;
+
+    gw_sha256(group->pages, (size_t)group->n_pages * GW_PAGE_BYTES, digest);
+    g_byte_array_append(out, digest, GW_SHA256_BYTES);
+    for (unsigned i = 0; i < group->n_pages;) {
+        const GwRef *first = &group->refs[i];
+        unsigned count = 1;
+
+        while (i + count < group->n_pages && first[count].image == first->image &&
+               first[count].block == first->block + count) {
+            count++;
+        }
+        gw_put_varint(out, (uint64_t)(count - 1) << 1 | (first->image != image));
+        if (first->image != image) {
+            image = first->image;
+            gw_put_u8(out, first->image);
+        }
+        gw_put_varint(out, zigzag((int64_t)first->block - next[image]));
+        next[image] = (int64_t)(first->block + count);
+        i += count;
+    }
+    group->encoded = true;
+    group->pages = g_realloc(group->pages, MAX(group->n_pages, 1) * (gsize)GW_PAGE_BYTES);
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+bool
+gw_ref_sequence(const uint8_t *payload, size_t len, uint64_t *sequence, GError **error)
+{
+    GwCursor cursor = gw_cursor(payload, len);
+    uint64_t number = gw_cursor_be64(&cursor);
+
+    if (cursor.failed) {
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                    "the peer sent a question or answer about references that is cut off");
+        return false;
+    }
+    *sequence = number;
+    return true;
+}
+
+/* The page digests of a NEED for this group; NULL: it is none. */
+static const uint8_t *
+digests_of(const GwRefGroup *group, const uint8_t *need, size_t len)
+{
+    GwCursor cursor = gw_cursor(need, len);
+
+    (void)gw_cursor_be64(&cursor);
+    unsigned n_pages = gw_cursor_be16(&cursor);
+    const uint8_t *digests = gw_cursor_bytes(&cursor, (size_t)n_pages * GW_SHA256_BYTES);
+
+    return digests && gw_cursor_left(&cursor) == 0 && n_pages == group->n_pages ? digests : NULL;
+}
+
+bool
+gw_ref_group_take_need(GwRefGroup *group, GwRefSource *source, const uint8_t *need, size_t len,
+                       GError **error)
+{
+    const uint8_t *digests = group->encoded ? digests_of(group, need, len) : NULL;
+
+    if (!digests || !gw_ref_sequence(need, len, &group->sequence, NULL)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                    "the peer asked for referenced pages that were not referenced");
+        return false;
+    }
+    if (group->n_needs == MAX_NEEDS) {
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                    "the peer asked for the same referenced pages again and again");
+        return false;
+    }
+    group->n_missing = 0;
+    group->n_filled = 0;
+    group->fill_due = true;
+    for (unsigned i = 0; i < group->n_pages; i++) {
+        uint8_t digest[GW_SHA256_BYTES];
+
+        gw_sha256(page_at(group, i), GW_PAGE_BYTES, digest);
+        if (memcmp(digest, digests + (size_t)i * GW_SHA256_BYTES, GW_SHA256_BYTES) != 0) {
+            group->missing[group->n_missing++] = (uint16_t)i;
+            if (group->n_needs == 0) {
+                count_miss(source, group->refs[i].image);
+            }
+        }
+    }
+    group->n_needs++;
+    return true;
+}
+
+/* Appends @raw as it is or smaller; which, goes to the codec's place in the header. */
+static void
+append_body(GByteArray *fill, const GByteArray *raw, const GwCodec *codec, void *encoder)
+{
+    guint header_len = fill->len;
+    size_t len = 0;
+
+    g_byte_array_set_size(fill, header_len + raw->len);
+    if (raw->len > 0) {
+        len = codec->encode(encoder, raw->data, raw->len, fill->data + header_len, raw->len - 1);
+    }
+    if (len > 0) {
+        g_byte_array_set_size(fill, header_len + (guint)len);
+    } else if (raw->len > 0) {
+        memcpy(fill->data + header_len, raw->data, raw->len);
+    }
+    fill->data[FILL_CODEC_AT] = (uint8_t)(len > 0 ? codec->id : GW_CODEC_PLAIN);
+}
+
+GBytes *
+gw_ref_group_next_fill(GwRefGroup *group, const GwCodec *codec, void *encoder)
+{
+    const unsigned first = group->n_filled;
+    const unsigned n = MIN(group->n_missing - first, GW_REF_FILL_PAGES);
+    g_autoptr(GByteArray) raw = g_byte_array_new();
+
+    if (!group->fill_due) {
+        return NULL;
+    }
+    GByteArray *fill = g_byte_array_sized_new(GW_REF_FILL_HEADER_BYTES + n * (2u + GW_PAGE_BYTES));
+
+    gw_put_be64(fill, group->sequence);
+    gw_put_be16(fill, (uint16_t)group->n_missing);
+    gw_put_be16(fill, (uint16_t)n);
+    gw_put_u8(fill, 0);
+    for (unsigned i = first; i < first + n; i++) {
+        gw_put_be16(fill, group->missing[i]);
+        g_byte_array_append(raw, page_at(group, group->missing[i]), GW_PAGE_BYTES);
+    }
+    append_body(fill, raw, codec, encoder);
+    group->n_filled += n;
+    group->fill_due = group->n_filled < group->n_missing;
+    return g_byte_array_free_to_bytes(fill);
+}

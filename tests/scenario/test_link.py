@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moves whose connections break, and whose link is gone for a while."""
+import json
+import re
+import time
+
+import pytest
+
+from godwit import Vm
+from guest import wait_for
+from net import Veth, Wanbox
+
+PATIENT = {"peer": {"session-timeout": "1 min"}}
+KILLS = 5
+
+
+def reconnects(host):
+    return len(re.findall(r"link \d+ of the session is connected again", host.log.read_text()))
+
+
+def start(cluster, **writer):
+    vm = Vm(cluster, "linked", **writer)
+    vm.boot(cluster.alpha)
+    move_id = cluster.start_move(vm, cluster.alpha)
+    wait_for(lambda: (cluster.alpha.move(move_id).get("bytes") or {}).get("wire", 0) > 1 << 20, "the stream to flow",
+             60, 0.02)
+    return vm, move_id
+
+
+def finish(cluster, vm, move_id):
+    cluster.wait_move(cluster.alpha, move_id, 120)
+    move = cluster.alpha.move(move_id)
+    assert move["outcome"] == "completed", (
+        f"{move}\nalpha:\n{cluster.alpha.tail()}\nbeta:\n{cluster.beta.tail()}")
+    vm.verify(cluster.beta)
+    assert cluster.running_on(vm) == [cluster.beta]
+    return move
+
+
+def kill_connections(cluster, host):
+    """What TCP has between the hosts is destroyed at one end, which resets the other."""
+    killed = host.namespace.run(["ss", "-K", "-t", "state", "established",
+                                 "dst", cluster.other(host).address])
+    assert killed.returncode == 0, killed.stderr
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["source", "target"])
+def test_connections_are_killed(make_cluster, end):
+    cluster = make_cluster(Veth, mbit=100, settings=PATIENT)
+    vm, move_id = start(cluster, rate=2, set=8, fill=96)
+    for n in range(1, KILLS + 1):
+        kill_connections(cluster, cluster.hosts[end])
+        wait_for(lambda n=n: reconnects(cluster.alpha) >= n, "a new connection", 10, 0.01)
+    move = finish(cluster, vm, move_id)
+    print(json.dumps({"bytes": move["bytes"], "total_ms": move["total_ms"]}))
+
+
+def test_link_is_down_for_20_s(make_cluster):
+    cluster = make_cluster(Wanbox, mbit=100, delay_ms=10, settings=PATIENT)
+    vm, move_id = start(cluster, rate=1, set=4, fill=96)
+    cluster.link.down()
+    time.sleep(20)  # the outage itself
+    still = cluster.link.stats()[0]["bytes"]
+    cluster.link.up()
+    begin = time.monotonic()
+    wait_for(lambda: cluster.link.stats()[0]["bytes"] > still + (1 << 20), "the stream to flow again",
+             20, 0.01)
+    seconds = time.monotonic() - begin
+    move = finish(cluster, vm, move_id)
+    print(json.dumps({"flows_after_s": seconds, "bytes": move["bytes"]}))
+    assert seconds < 3, "TCP's own back-off would take as long as the outage"
