@@ -468,7 +468,8 @@ gw_lane_stats(GwLane *lane, GwLaneStats *out)
     pthread_mutex_lock(&lane->lock);
     *out = lane->stats;
     pthread_mutex_unlock(&lane->lock);
-    out->overhead_bytes = out->wire_bytes - out->page_bytes - out->zero_bytes - out->opaque_bytes -
+    out->overhead_bytes = out->wire_bytes - out->page_bytes - out->zero_bytes - out->same_bytes -
+                          out->delta_bytes - out->reference_bytes - out->opaque_bytes -
                           out->control_bytes - out->resent_bytes;
     out->in_flight_bytes = figures.in_flight_bytes;
     out->rate_bytes_s = figures.rate_bytes_s;

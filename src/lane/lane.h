@@ -57,20 +57,28 @@ typedef struct GwLaneStats {
     /* Wire: what this side handed to TCP, TLS and framing included. */
     uint64_t wire_bytes;
     /* ... of which, by cause (the sum is wire_bytes): */
-    uint64_t page_bytes;     /* encoded pages and where they belong */
-    uint64_t zero_bytes;     /* run descriptions and bitmaps of zero pages */
-    uint64_t opaque_bytes;   /* everything of the stream that is not a page */
-    uint64_t control_bytes;  /* control messages, acknowledgements, keepalives */
-    uint64_t overhead_bytes; /* frame and batch headers, greeting, TLS */
-    uint64_t resent_bytes;   /* frames, or parts of frames, that were sent once more */
+    uint64_t page_bytes;      /* encoded pages and where they belong */
+    uint64_t zero_bytes;      /* where zero pages belong */
+    uint64_t same_bytes;      /* where pages belong that are the same as when last sent */
+    uint64_t delta_bytes;     /* what changed in pages, and where they belong */
+    uint64_t reference_bytes; /* references, their proofs, and pages the target had not after all */
+    uint64_t opaque_bytes;    /* everything of the stream that is not a page */
+    uint64_t control_bytes;   /* control messages, acknowledgements, keepalives */
+    uint64_t overhead_bytes;  /* frame and batch headers, greeting, TLS */
+    uint64_t resent_bytes;    /* frames, or parts of frames, that were sent once more */
     /* The stream as QEMU wrote or read it. */
     uint64_t stream_bytes;
-    uint64_t pages; /* with content, as taken from QEMU */
+    uint64_t pages; /* with content, as taken from QEMU; of these: */
+    uint64_t same_pages;
+    uint64_t delta_pages;
+    uint64_t reference_pages;
+    uint64_t reference_misses; /* of these the target had not */
     uint64_t zero_pages;
     uint64_t in_flight_bytes; /* handed to TCP or queued, not acknowledged by the peer */
     uint64_t rate_bytes_s;    /* what the peer acknowledged, over the last second */
     uint64_t rtt_us;          /* smallest seen */
     uint64_t cpu_us;          /* of this lane's worker threads */
+    uint64_t memory_bytes;    /* held for the stream: tags, copies, buffers, indexes */
     bool opaque;              /* the parser has handed the rest over */
     unsigned links;           /* connections that are up */
     uint64_t reconnects;      /* connections in the place of one that was lost */
@@ -116,6 +124,7 @@ typedef struct GwLaneConnect {
     const char *const *more_addresses; /* of the same peer, ends with NULL */
     unsigned n_links;                  /* connections while a stream runs; 0: by measure */
     const char *congestion;            /* TCP's congestion control; NULL: the system's */
+    unsigned encodings_off;            /* of GwEncoding */
     int64_t silence_ms; /* after which a connection is in doubt and another one opened; 0: 3000 */
 } GwLaneConnect;
 
