@@ -90,6 +90,11 @@ deliver(GwLane *lane, GwLaneEvent *event)
             lane->handlers.stream_end(lane, &event->end, lane->data);
         }
         break;
+    case GW_LANE_EVENT_OPENED:
+        if (lane->opened) {
+            lane->opened(lane, (GwLaneBytes)(event->channel - GW_CHANNEL_FIRST_BYTES), lane->data);
+        }
+        break;
     case GW_LANE_EVENT_CLOSED:
         deliver_closed(lane, event->error);
         break;

@@ -21,20 +21,25 @@ typedef struct GwFrameKind {
     uint32_t max_payload;
     GwChannel channel;
     bool ordered;
+    bool urgent;
 } GwFrameKind;
 
 static const GwFrameKind kinds[] = {
-    [GW_FRAME_HELLO] = {"HELLO", GW_HELLO_MAX_BYTES, GW_CHANNEL_CONTROL, false},
-    [GW_FRAME_REFUSE] = {"REFUSE", GW_REFUSE_MAX_BYTES, GW_CHANNEL_CONTROL, false},
-    [GW_FRAME_CONTROL] = {"CONTROL", GW_LANE_MAX_MESSAGE_BYTES, GW_CHANNEL_CONTROL, true},
-    [GW_FRAME_BLOCK] = {"BLOCK", 2 + GW_BLOCK_NAME_MAX_BYTES, GW_CHANNEL_RAM, true},
-    [GW_FRAME_RAM] = {"RAM", GW_BATCH_MAX_BYTES, GW_CHANNEL_RAM, true},
-    [GW_FRAME_CHECKPOINT] = {"CHECKPOINT", GW_MARK_BYTES, GW_CHANNEL_RAM, true},
-    [GW_FRAME_STREAM_END] = {"STREAM_END", GW_MARK_BYTES, GW_CHANNEL_RAM, true},
-    [GW_FRAME_ACK] = {"ACK", 8, GW_CHANNEL_CONTROL, false},
-    [GW_FRAME_PING] = {"PING", 8, GW_CHANNEL_CONTROL, false},
-    [GW_FRAME_PONG] = {"PONG", 8, GW_CHANNEL_CONTROL, false},
-    [GW_FRAME_GOODBYE] = {"GOODBYE", 0, GW_CHANNEL_CONTROL, false},
+    [GW_FRAME_HELLO] = {"HELLO", GW_HELLO_MAX_BYTES, GW_CHANNEL_CONTROL, false, false},
+    [GW_FRAME_REFUSE] = {"REFUSE", GW_REFUSE_MAX_BYTES, GW_CHANNEL_CONTROL, false, false},
+    [GW_FRAME_CONTROL] = {"CONTROL", GW_LANE_MAX_MESSAGE_BYTES, GW_CHANNEL_CONTROL, true, false},
+    [GW_FRAME_BLOCK] = {"BLOCK", 2 + GW_BLOCK_NAME_MAX_BYTES, GW_CHANNEL_RAM, true, false},
+    [GW_FRAME_RAM] = {"RAM", GW_BATCH_MAX_BYTES, GW_CHANNEL_RAM, true, false},
+    [GW_FRAME_CHECKPOINT] = {"CHECKPOINT", GW_MARK_BYTES, GW_CHANNEL_RAM, true, false},
+    [GW_FRAME_STREAM_END] = {"STREAM_END", GW_MARK_BYTES, GW_CHANNEL_RAM, true, false},
+    [GW_FRAME_ACK] = {"ACK", 8, GW_CHANNEL_CONTROL, false, false},
+    [GW_FRAME_PING] = {"PING", 8, GW_CHANNEL_CONTROL, false, false},
+    [GW_FRAME_PONG] = {"PONG", 8, GW_CHANNEL_CONTROL, false, false},
+    [GW_FRAME_GOODBYE] = {"GOODBYE", 0, GW_CHANNEL_CONTROL, false, false},
+    [GW_FRAME_OPEN] = {"OPEN", 0, GW_CHANNEL_FIRST_BYTES, true, true},
+    [GW_FRAME_BYTES] = {"BYTES", GW_BYTES_MAX_BYTES, GW_CHANNEL_FIRST_BYTES, true, true},
+    [GW_FRAME_END] = {"END", 0, GW_CHANNEL_FIRST_BYTES, true, true},
+    [GW_FRAME_BYTES_ACK] = {"BYTES_ACK", 8, GW_CHANNEL_CONTROL, false, true},
 };
 
 static const GwFrameKind *
@@ -57,6 +62,28 @@ gw_frame_is_ordered(GwFrameType type)
     const GwFrameKind *kind = find_kind(type);
 
     return kind && kind->ordered;
+}
+
+bool
+gw_frame_is_urgent(GwFrameType type)
+{
+    const GwFrameKind *kind = find_kind(type);
+
+    return kind && kind->urgent;
+}
+
+/* OPEN, BYTES and END say themselves which channel they are of. */
+static bool
+is_of_bytes(const GwFrameKind *kind)
+{
+    return kind->ordered && kind->urgent;
+}
+
+static bool
+channel_fits(const GwFrameKind *kind, uint16_t channel)
+{
+    return is_of_bytes(kind) ? channel >= GW_CHANNEL_FIRST_BYTES && channel < GW_CHANNEL_N
+                             : channel == kind->channel;
 }
 
 bool
@@ -98,7 +125,7 @@ gw_frame_encode_header(const GwFrameHeader *header, uint8_t *out)
     put_be(out, header->payload_bytes, 4);
     out[4] = (uint8_t)header->type;
     out[5] = 0;
-    put_be(out + 6, kind ? kind->channel : 0, 2);
+    put_be(out + 6, !kind ? 0 : is_of_bytes(kind) ? header->channel : kind->channel, 2);
     put_be(out + 8, header->sequence, 8);
 }
 
@@ -124,13 +151,15 @@ gw_frame_decode_header(const uint8_t *in, GwFrameHeader *out, GError **error)
                     payload_bytes, kind->max_payload);
         return false;
     }
-    if (reserved != 0 || channel != kind->channel || kind->ordered != (sequence != 0)) {
+    if (reserved != 0 || !channel_fits(kind, channel) || kind->ordered != (sequence != 0)) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
                     "the peer sent a %s frame with a damaged header", kind->name);
         return false;
     }
-    *out = (GwFrameHeader){
-        .payload_bytes = payload_bytes, .type = (GwFrameType)type, .sequence = sequence};
+    *out = (GwFrameHeader){.payload_bytes = payload_bytes,
+                           .type = (GwFrameType)type,
+                           .channel = channel,
+                           .sequence = sequence};
     return true;
 }
 
@@ -145,11 +174,18 @@ gw_received_has(const GwReceived *received, uint64_t sequence)
     return bit < 8u * (uint64_t)received->map_bytes && (received->map[bit / 8] >> (bit % 8) & 1);
 }
 
+static void
+encode_received(const GwReceived *received, GByteArray *out)
+{
+    gw_put_be64(out, received->handled);
+    gw_put_be64(out, received->whole);
+    gw_put_be16(out, received->map_bytes);
+    g_byte_array_append(out, received->map, received->map_bytes);
+}
+
 void
 gw_hello_encode(const GwHello *hello, GByteArray *out)
 {
-    const GwReceived *received = &hello->received;
-
     g_byte_array_append(out, hello_magic, sizeof(hello_magic));
     gw_put_be16(out, hello->version);
     gw_put_be16(out, hello->oldest_version);
@@ -159,17 +195,32 @@ gw_hello_encode(const GwHello *hello, GByteArray *out)
     gw_put_be32(out, hello->attempt);
     g_byte_array_append(out, hello->instance, GW_INSTANCE_BYTES);
     g_byte_array_append(out, hello->ticket, GW_TICKET_BYTES);
-    gw_put_be64(out, received->handled);
-    gw_put_be64(out, received->whole);
-    gw_put_be16(out, received->map_bytes);
-    g_byte_array_append(out, received->map, received->map_bytes);
+    encode_received(&hello->received, out);
+    encode_received(&hello->urgent, out);
+}
+
+static bool
+decode_received(GwCursor *cursor, GwReceived *out)
+{
+    out->handled = gw_cursor_be64(cursor);
+    out->whole = gw_cursor_be64(cursor);
+    out->map_bytes = gw_cursor_be16(cursor);
+    if (cursor->failed || out->map_bytes > GW_RECEIVED_MAP_BYTES || out->handled > out->whole) {
+        return false;
+    }
+    const uint8_t *map = gw_cursor_bytes(cursor, out->map_bytes);
+
+    if (cursor->failed) {
+        return false;
+    }
+    memcpy(out->map, map, out->map_bytes);
+    return true;
 }
 
 /* What follows magic and versions. False: it is cut short or impossible. */
 static bool
 decode_hello_body(GwCursor *cursor, GwHello *out)
 {
-    GwReceived *received = &out->received;
     const uint8_t *session_id = gw_cursor_bytes(cursor, GW_SESSION_ID_BYTES);
     uint8_t kind = gw_cursor_u8(cursor);
 
@@ -179,23 +230,14 @@ decode_hello_body(GwCursor *cursor, GwHello *out)
     out->attempt = gw_cursor_be32(cursor);
     const uint8_t *instance = gw_cursor_bytes(cursor, GW_INSTANCE_BYTES);
     const uint8_t *ticket = gw_cursor_bytes(cursor, GW_TICKET_BYTES);
-    received->handled = gw_cursor_be64(cursor);
-    received->whole = gw_cursor_be64(cursor);
-    received->map_bytes = gw_cursor_be16(cursor);
-    if (cursor->failed || kind > 1 || out->link >= GW_LANE_MAX_LINKS ||
-        received->map_bytes > GW_RECEIVED_MAP_BYTES || received->handled > received->whole) {
-        return false;
-    }
-    const uint8_t *map = gw_cursor_bytes(cursor, received->map_bytes);
 
-    if (cursor->failed) {
+    if (cursor->failed || kind > 1 || out->link >= GW_LANE_MAX_LINKS) {
         return false;
     }
     memcpy(out->session_id, session_id, GW_SESSION_ID_BYTES);
     memcpy(out->instance, instance, GW_INSTANCE_BYTES);
     memcpy(out->ticket, ticket, GW_TICKET_BYTES);
-    memcpy(received->map, map, received->map_bytes);
-    return true;
+    return decode_received(cursor, &out->received) && decode_received(cursor, &out->urgent);
 }
 
 bool
@@ -333,7 +375,8 @@ gw_number_decode(const uint8_t *payload, size_t len, uint64_t *out, GError **err
     uint64_t number = gw_cursor_be64(&cursor);
 
     if (cursor.failed || gw_cursor_left(&cursor) != 0) {
-        return set_protocol_error(error, "a damaged ACK, PING or PONG frame");
+        return set_protocol_error(error,
+                                  "a damaged frame with a number (ACK, BYTES_ACK, PING, PONG)");
     }
     *out = number;
     return true;

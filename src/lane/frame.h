@@ -12,14 +12,18 @@
  *          4    1  type, GwFrameType
  *          5    1  0
  *          6    2  channel, GwChannel
- *          8    8  sequence: 1, 2, 3 … per direction for ordered types, 0 for the others
+ *          8    8  sequence: 1, 2, 3 … per direction and class for ordered types, 0 for the others
+ *
+ * Ordered types are of one of two classes, which are numbered, acknowledged and kept apart: bulk
+ * (control messages, the migration stream) and urgent (byte channels). Urgent frames never wait
+ * for bulk ones.
  *
  * Payloads:
  *
  *     HELLO       0  8  magic "GODWIT\r\n"
  *                 8  2  protocol version of the sender
  *                10  2  oldest version that it still speaks
- *                12  4  flags, 0
+ *                12  4  flags: GW_HELLO_URGENT, the others 0
  *                16 16  session id, random, chosen by the side that connected, echoed by the other
  *                32  1  0: a new session; 1: one more connection of a session that exists
  *                33  1  which of the session's links this connection is for
@@ -28,10 +32,12 @@
  *                40 16  instance of the sender's daemon, random, another one after each start
  *                56 32  ticket: in the answer to a new session the secret that later connections
  *                       have to show, in a connection to one that exists that secret; else 0
- *                88  8  every ordered frame up to this sequence has been dealt with
- *                96  8  every ordered frame up to this sequence has been received
+ *                88  8  every bulk frame up to this sequence has been dealt with
+ *                96  8  every bulk frame up to this sequence has been received
  *               104  2  n, bytes of bitmap, at most GW_RECEIVED_MAP_BYTES
  *               106  n  bitmap, lowest bit first: frames received of those that follow
+ *           106 + n 18  the same three numbers for urgent frames, with a length m
+ *           124 + n  m  the bitmap for urgent frames
  *                       (bytes beyond belong to later versions and are skipped)
  *     REFUSE      JSON {"code": …, "message": …}: why the session cannot begin or go on
  *     CONTROL     one JSON object
@@ -41,11 +47,16 @@
  *     CHECKPOINT  0  8  stream bytes from the beginning to a place not before the frame's own
  *                 8 16  XXH3-128 (canonical form) over exactly these bytes
  *     STREAM_END  the same over the whole stream; no stream frame may follow
- *     ACK         0  8  every ordered frame up to this sequence has been dealt with
+ *     OPEN        empty: the sender has opened this byte channel
+ *     BYTES       1 to GW_BYTES_MAX_BYTES bytes of the channel
+ *     END         empty: no more bytes of the channel come from the sender
+ *     BYTES_ACK   0  8  every urgent frame up to this sequence has been dealt with
+ *     ACK         0  8  every bulk frame up to this sequence has been dealt with
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
  *
- * Ordered types are CONTROL, BLOCK, RAM, CHECKPOINT and STREAM_END.
+ * Ordered types are CONTROL, BLOCK, RAM, CHECKPOINT and STREAM_END (bulk), OPEN, BYTES and END
+ * (urgent).
  * Pure; any thread. Errors: GW_ERROR_PROTOCOL, GW_ERROR_UNSUPPORTED for versions.
  */
 #pragma once
@@ -59,8 +70,8 @@
 #define GW_LANE_OLDEST_VERSION 2u
 
 #define GW_FRAME_HEADER_BYTES 16u
-#define GW_HELLO_BYTES        106u /* without a bitmap */
-#define GW_HELLO_MAX_BYTES    256u
+#define GW_HELLO_BYTES        124u /* without bitmaps */
+#define GW_HELLO_MAX_BYTES    512u
 #define GW_SESSION_ID_BYTES   16u
 #define GW_INSTANCE_BYTES     16u
 #define GW_TICKET_BYTES       32u
@@ -72,6 +83,10 @@
 #define GW_BLOCK_NAME_MAX_BYTES 255u
 #define GW_DIGEST_BYTES         16u
 #define GW_MARK_BYTES           (8u + GW_DIGEST_BYTES)
+#define GW_BYTES_MAX_BYTES      (64u * 1024u)
+
+/* HELLO's flags: while it has a connection this link carries the urgent frames, and no others. */
+#define GW_HELLO_URGENT 1u
 
 typedef enum GwFrameType {
     GW_FRAME_HELLO = 1,
@@ -85,16 +100,27 @@ typedef enum GwFrameType {
     GW_FRAME_PING = 9,
     GW_FRAME_PONG = 10,
     GW_FRAME_GOODBYE = 11,
+    GW_FRAME_OPEN = 16,
+    GW_FRAME_BYTES = 17,
+    GW_FRAME_END = 18,
+    GW_FRAME_BYTES_ACK = 19,
 } GwFrameType;
 
 typedef enum GwChannel {
     GW_CHANNEL_CONTROL = 0,
     GW_CHANNEL_RAM = 1,
+    GW_CHANNEL_RETURN_PATH = 2, /* byte channels from here on */
+    GW_CHANNEL_PREEMPT = 3,
+    GW_CHANNEL_N,
 } GwChannel;
+
+#define GW_CHANNEL_FIRST_BYTES GW_CHANNEL_RETURN_PATH
+#define GW_CHANNEL_N_BYTES     (GW_CHANNEL_N - GW_CHANNEL_FIRST_BYTES)
 
 typedef struct GwFrameHeader {
     uint32_t payload_bytes;
     GwFrameType type;
+    uint16_t channel; /* OPEN, BYTES and END: which; with the others it follows from the type */
     uint64_t sequence;
 } GwFrameHeader;
 
@@ -116,7 +142,8 @@ typedef struct GwHello {
     uint32_t attempt;
     uint8_t instance[GW_INSTANCE_BYTES];
     uint8_t ticket[GW_TICKET_BYTES];
-    GwReceived received;
+    GwReceived received; /* bulk frames */
+    GwReceived urgent;
 } GwHello;
 
 /* CHECKPOINT and STREAM_END. */
@@ -128,11 +155,13 @@ typedef struct GwStreamMark {
 /* "RAM"; "unknown" for anything that is not a type. */
 const char *gw_frame_type_name(GwFrameType type);
 bool gw_frame_is_ordered(GwFrameType type);
+/* Of the urgent class. */
+bool gw_frame_is_urgent(GwFrameType type);
 /* Stream frames travel only from the side that connected to the side that accepted. */
 bool gw_frame_is_stream(GwFrameType type);
 uint32_t gw_frame_max_payload(GwFrameType type);
 
-/* Writes GW_FRAME_HEADER_BYTES. The channel follows from the type. */
+/* Writes GW_FRAME_HEADER_BYTES. */
 void gw_frame_encode_header(const GwFrameHeader *header, uint8_t *out);
 /* Reads GW_FRAME_HEADER_BYTES; type, length, channel and the presence of a sequence are checked. */
 bool gw_frame_decode_header(const uint8_t *in, GwFrameHeader *out, GError **error) GW_MUST_USE;
@@ -160,7 +189,7 @@ void gw_mark_encode(const GwStreamMark *mark, GByteArray *out);
 bool gw_mark_decode(const uint8_t *payload, size_t len, GwStreamMark *out,
                     GError **error) GW_MUST_USE;
 
-/* ACK, PING, PONG. */
+/* ACK, BYTES_ACK, PING, PONG. */
 void gw_number_encode(uint64_t number, GByteArray *out);
 bool gw_number_decode(const uint8_t *payload, size_t len, uint64_t *out,
                       GError **error) GW_MUST_USE;

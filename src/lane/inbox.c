@@ -205,13 +205,13 @@ gw_inbox_stop(GwInbox *inbox)
     pthread_mutex_unlock(&inbox->lock);
 }
 
-GwFrame *
-gw_inbox_take(GwInbox *inbox)
+static GwFrame *
+take_frame(GwInbox *inbox, bool waits)
 {
     bool wake = false;
 
     pthread_mutex_lock(&inbox->lock);
-    while (!inbox->stopped && !inbox->end_reason && g_queue_is_empty(&inbox->queue)) {
+    while (waits && !inbox->stopped && !inbox->end_reason && g_queue_is_empty(&inbox->queue)) {
         pthread_cond_wait(&inbox->changed, &inbox->lock);
     }
     GwFrame *frame = inbox->stopped ? NULL : g_queue_pop_head(&inbox->queue);
@@ -226,6 +226,18 @@ gw_inbox_take(GwInbox *inbox)
         inbox->wake(inbox->wake_data, true);
     }
     return frame;
+}
+
+GwFrame *
+gw_inbox_take(GwInbox *inbox)
+{
+    return take_frame(inbox, true);
+}
+
+GwFrame *
+gw_inbox_try_take(GwInbox *inbox)
+{
+    return take_frame(inbox, false);
 }
 
 void

@@ -49,6 +49,9 @@ void gw_inbox_stop(GwInbox *inbox);
 /* Waits for the next frame. NULL: the end was reached, or stopped. Transfer full. */
 GwFrame *gw_inbox_take(GwInbox *inbox) GW_MUST_USE;
 
+/* The same without waiting: NULL if there is none now. */
+GwFrame *gw_inbox_try_take(GwInbox *inbox) GW_MUST_USE;
+
 /* Where stream bytes go: a socket to QEMU, transfer full. Once. */
 void gw_inbox_set_sink(GwInbox *inbox, int fd);
 /* Waits for the sink. GW_FD_NONE: the session ended without one, or stopped. Stays the inbox's. */

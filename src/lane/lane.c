@@ -45,14 +45,18 @@ wake_all(GwLane *lane)
     }
 }
 
-/* Those that are at work look for more before they wait. */
+/*
+ * Those that are at work look for more before they wait. @outbox, nullable: has work, which not
+ * every link may take.
+ */
 static void
-wake_one(GwLane *lane)
+wake_one(GwLane *lane, GwOutbox *outbox)
 {
     for (unsigned i = 0; i < GW_LANE_MAX_LINKS; i++) {
         GwLink *link = __atomic_load_n(&lane->links[i], __ATOMIC_ACQUIRE);
 
-        if (link && __atomic_exchange_n(&link->idle, 0, __ATOMIC_SEQ_CST) != 0) {
+        if (link && (!outbox || gw_outbox_has_work(outbox, i)) &&
+            __atomic_exchange_n(&link->idle, 0, __ATOMIC_SEQ_CST) != 0) {
             gw_wake_raise(link->wake_fd);
             return;
         }
@@ -60,9 +64,19 @@ wake_one(GwLane *lane)
 }
 
 static void
-on_outbox_wake(void *lane)
+on_outbox_wake(void *data)
 {
-    wake_one(lane);
+    GwLane *lane = data;
+
+    wake_one(lane, lane->outbox);
+}
+
+static void
+on_urgent_outbox_wake(void *data)
+{
+    GwLane *lane = data;
+
+    wake_one(lane, lane->urgent_outbox);
 }
 
 static void
@@ -71,7 +85,7 @@ on_inbox_wake(void *lane, bool all)
     if (all) {
         wake_all(lane);
     } else {
-        wake_one(lane);
+        wake_one(lane, NULL);
     }
 }
 
@@ -93,6 +107,7 @@ gw_lane_end(GwLane *lane, GError *error, bool tell)
     }
     gw_wake_raise(lane->cut_fd);
     gw_outbox_stop(lane->outbox);
+    gw_outbox_stop(lane->urgent_outbox);
     wake_all(lane);
 }
 
@@ -115,7 +130,7 @@ gw_lane_count_cpu(GwLane *lane, int64_t *last_us)
 static bool
 make_wakes(GwLane *lane, GError **error)
 {
-    GwFd *wakes[] = {&lane->stop_fd, &lane->cut_fd};
+    GwFd *wakes[] = {&lane->stop_fd, &lane->cut_fd, &lane->bytes_fd};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(wakes); i++) {
         *wakes[i] = gw_wake_new(error);
@@ -135,7 +150,7 @@ new_lane(GwLaneCredentials *credentials, const char *peer_address, GError **erro
     lane->credentials = gw_lane_credentials_ref(credentials);
     lane->peer_address = g_strdup(peer_address);
     lane->stream_fd = GW_FD_NONE;
-    lane->stop_fd = lane->cut_fd = GW_FD_NONE;
+    lane->stop_fd = lane->cut_fd = lane->bytes_fd = GW_FD_NONE;
     lane->context = g_main_context_ref_thread_default();
     lane->names = g_ptr_array_new_with_free_func(g_free);
     pthread_mutex_init(&lane->lock, NULL);
@@ -143,6 +158,8 @@ new_lane(GwLaneCredentials *credentials, const char *peer_address, GError **erro
     lane->pool = gw_frame_pool_new();
     lane->outbox = gw_outbox_new(on_outbox_wake, lane);
     lane->inbox = gw_inbox_new(on_inbox_wake, lane);
+    lane->urgent_outbox = gw_outbox_new(on_urgent_outbox_wake, lane);
+    lane->urgent_inbox = gw_inbox_new(on_inbox_wake, lane);
     gw_lane_events_init(lane);
     lane->wakes_made = make_wakes(lane, error);
     return lane;
@@ -190,6 +207,9 @@ stop_threads(GwLane *lane)
     gw_wake_raise(lane->cut_fd);
     gw_outbox_stop(lane->outbox);
     gw_inbox_stop(lane->inbox);
+    if (lane->bytes) {
+        gw_bytes_join(lane->bytes);
+    }
     if (lane->inbox_runs) {
         pthread_join(lane->inbox_thread, NULL);
     }
@@ -214,12 +234,16 @@ gw_lane_destroy(GwLane *lane)
     gw_lane_events_clear(lane);
     gw_outbox_free(lane->outbox);
     gw_inbox_free(lane->inbox);
+    gw_bytes_free(lane->bytes);
+    gw_outbox_free(lane->urgent_outbox);
+    gw_inbox_free(lane->urgent_inbox);
     gw_frame_pool_free(lane->pool);
     gw_lane_credentials_unref(lane->credentials);
     g_list_free_full(lane->addresses, g_object_unref);
     g_ptr_array_unref(lane->names);
     gw_fd_clear(&lane->stop_fd);
     gw_fd_clear(&lane->cut_fd);
+    gw_fd_clear(&lane->bytes_fd);
     gw_fd_clear(&lane->stream_fd);
     g_clear_error(&lane->end_reason);
     pthread_cond_destroy(&lane->events_taken);
@@ -322,6 +346,14 @@ gw_lane_accept(const GwLaneServerOptions *options, GwConnection *connection, con
     return lane;
 }
 
+static void
+set_urgent_link(GwLane *lane, GwLink *link)
+{
+    link->urgent = true;
+    gw_outbox_prefer(lane->outbox, ~(1u << link->index));
+    gw_outbox_prefer(lane->urgent_outbox, 1u << link->index);
+}
+
 bool
 gw_lane_join(GwLane *lane, GwConnection *connection, const GwHello *hello, GError **error)
 {
@@ -329,6 +361,9 @@ gw_lane_join(GwLane *lane, GwConnection *connection, const GwHello *hello, GErro
 
     if (!link) {
         link = gw_link_new(lane, hello->link, error);
+        if (link && (hello->flags & GW_HELLO_URGENT)) {
+            set_urgent_link(lane, link);
+        }
     }
     if (!link || (!link->runs && !gw_link_start(link, error))) {
         return false;
@@ -448,6 +483,60 @@ gw_lane_start_stream(GwLane *lane, int fd, GError **error)
         open_more_links(lane);
     }
     return lane->stream_runs;
+}
+
+/* --- byte channels ---------------------------------------------------------------------------- */
+
+/* Without it, urgent frames share the links of the others. */
+static void
+open_urgent_link(GwLane *lane)
+{
+    g_autoptr(GError) error = NULL;
+    unsigned index = 1;
+
+    while (index < GW_LANE_MAX_LINKS && lane->links[index]) {
+        index++;
+    }
+    GwLink *link = index < GW_LANE_MAX_LINKS ? gw_link_new(lane, index, &error) : NULL;
+
+    if (link) {
+        link->joins = true;
+        set_urgent_link(lane, link);
+    }
+    if (!link || !gw_link_start(link, &error)) {
+        gw_warn(&(GwLogFields){.host = lane->peer_name}, "no connection for urgent frames: %s",
+                error ? error->message : "there are as many as there can be");
+    }
+}
+
+bool
+gw_lane_open_bytes(GwLane *lane, GwLaneBytes channel, int fd, unsigned ways, GError **error)
+{
+    g_auto(GwFd) owned = fd;
+
+    if (!check_usable(lane, "carry a byte channel", error)) {
+        return false;
+    }
+    if (!lane->bytes) {
+        lane->bytes = gw_bytes_new(lane, error);
+        if (lane->bytes && lane->expected_name) {
+            open_urgent_link(lane);
+        }
+    }
+    return lane->bytes && gw_bytes_open(lane->bytes, (GwChannel)(GW_CHANNEL_FIRST_BYTES + channel),
+                                        g_steal_fd(&owned), ways, error);
+}
+
+void
+gw_lane_set_opened(GwLane *lane, GwLaneOpenedFn opened)
+{
+    lane->opened = opened;
+}
+
+void
+gw_lane_set_paced(GwLane *lane)
+{
+    gw_outbox_set_paced(lane->outbox);
 }
 
 void

@@ -161,6 +161,44 @@ bool gw_lane_send(GwLane *lane, json_t *message, GError **error) GW_MUST_USE;
  */
 bool gw_lane_start_stream(GwLane *lane, int fd, GError **error) GW_MUST_USE;
 
+/* --- byte channels ---------------------------------------------------------------------------- */
+
+/*
+ * A byte channel carries what a socket yields to a socket at the peer, in one direction or both,
+ * and each direction's end. It goes ahead of everything else, over a connection of its own if there
+ * can be one, and outlives connections as the rest of the session does.
+ */
+typedef enum GwLaneBytes {
+    GW_LANE_RETURN_PATH,
+    GW_LANE_PREEMPT,
+} GwLaneBytes;
+
+#define GW_LANE_BYTES_READ  1u /* from the socket to the peer */
+#define GW_LANE_BYTES_WRITE 2u /* from the peer to the socket */
+
+/*
+ * Carries @channel between the peer and @fd, a stream socket, transfer full; @ways: of
+ * GW_LANE_BYTES_…. Once per channel and session; the first makes the session open a connection
+ * more.
+ */
+bool gw_lane_open_bytes(GwLane *lane, GwLaneBytes channel, int fd, unsigned ways,
+                        GError **error) GW_MUST_USE;
+
+/*
+ * The peer has opened a channel that is not open here: told once of each, as soon as the session
+ * carries any byte channel here. What comes over it waits until it is opened here as well, and
+ * what comes after that waits behind it.
+ */
+typedef void (*GwLaneOpenedFn)(GwLane *lane, GwLaneBytes channel, void *data);
+/* @opened gets the handlers' data. */
+void gw_lane_set_opened(GwLane *lane, GwLaneOpenedFn opened);
+
+/*
+ * From now on the stream leaves the network's queues so empty that what goes over byte channels
+ * arrives about as fast as on an idle link. For the sender of a stream; costs it little.
+ */
+void gw_lane_set_paced(GwLane *lane);
+
 /* --- server ----------------------------------------------------------------------------------- */
 
 typedef struct GwLaneServerOptions {

@@ -73,8 +73,15 @@ drop_connection(GwLink *link)
     g_clear_pointer(&link->connection, gw_connection_free);
 }
 
+static void
+ack_again(GwLane *lane)
+{
+    gw_inbox_ack_again(lane->inbox);
+    gw_inbox_ack_again(lane->urgent_inbox);
+}
+
 void
-gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *received)
+gw_link_take_over(GwLink *link, GwConnection *connection, const GwHello *theirs)
 {
     GwLane *lane = link->lane;
     GError *error = NULL;
@@ -89,7 +96,7 @@ gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *rece
     if (!link->peer) {
         link->peer = g_strdup(connection->peer);
     }
-    link->doubtful = link->benched = false;
+    link->doubtful = link->benched = link->has_bulk = false;
     link->more_to_receive = true;
     link->more_to_send = true;
     link->ping_due_us = now_us;
@@ -105,10 +112,12 @@ gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *rece
     }
     link->was_up = true;
     g_clear_error(&link->trouble);
-    if (!gw_outbox_link_up(lane->outbox, link->index, received, now_us, &error)) {
+    if (!gw_outbox_link_up(lane->outbox, link->index, &theirs->received, now_us, &error) ||
+        !gw_outbox_link_up(lane->urgent_outbox, link->index, &theirs->urgent, now_us, &error)) {
         gw_lane_end(lane, error, true);
     }
-    gw_inbox_ack_again(lane->inbox);
+    gw_wake_raise(lane->bytes_fd);
+    ack_again(lane);
 }
 
 static void
@@ -138,10 +147,11 @@ take_handed(GwLink *link)
     }
     (void)!gw_lane_instance(ours.instance);
     gw_inbox_received(lane->inbox, &ours.received);
+    gw_inbox_received(lane->urgent_inbox, &ours.urgent);
     gw_hello_encode(&ours, payload);
     connection->sending = gw_frame_new_with(NULL, GW_FRAME_HELLO, payload);
     gw_frame_encode_header(&connection->sending->header, connection->sending->wire);
-    gw_link_take_over(link, connection, &theirs.received);
+    gw_link_take_over(link, connection, &theirs);
 }
 
 /* @error: transfer full. */
@@ -164,7 +174,8 @@ give_up_connection(GwLink *link, GError *error)
              error->message);
     drop_connection(link);
     gw_outbox_link_down(lane->outbox, link->index);
-    gw_inbox_ack_again(lane->inbox);
+    gw_outbox_link_down(lane->urgent_outbox, link->index);
+    ack_again(lane);
     link->doubtful = link->benched = false;
     gw_link_reopen_soon(link, gw_now_us());
     g_clear_error(&link->trouble);
@@ -207,14 +218,17 @@ look_at_connection_silence(GwLink *link, int64_t now_us)
     bool doubtful = now_us - link->connection->heard_us >= lane->silence_us;
 
     if (doubtful && !link->doubtful) {
-        link->benched = gw_outbox_link_doubtful(lane->outbox, link->index);
+        /* Both outboxes know of the same links. */
+        link->benched = gw_outbox_link_doubtful(lane->outbox, link->index) &&
+                        gw_outbox_link_doubtful(lane->urgent_outbox, link->index);
         if (link->benched) {
-            gw_inbox_ack_again(lane->inbox);
+            ack_again(lane);
         }
         link->retry_us = 0;
     } else if (!doubtful && link->doubtful) {
         if (link->benched) {
             gw_outbox_link_trusted(lane->outbox, link->index);
+            gw_outbox_link_trusted(lane->urgent_outbox, link->index);
             link->benched = false;
         }
         gw_link_stop_reopening(link);
@@ -238,7 +252,8 @@ look_at_finish(GwLink *link)
     pthread_mutex_lock(&lane->lock);
     bool finishing = lane->finishing;
     pthread_mutex_unlock(&lane->lock);
-    if (finishing && !link->said_goodbye && gw_outbox_is_settled(lane->outbox)) {
+    if (finishing && !link->said_goodbye && gw_outbox_is_settled(lane->outbox) &&
+        gw_outbox_is_settled(lane->urgent_outbox)) {
         pthread_mutex_lock(&lane->lock);
         lane->said_goodbye = true;
         pthread_mutex_unlock(&lane->lock);
@@ -297,7 +312,9 @@ declare_idle(GwLink *link)
         return true;
     }
     __atomic_store_n(&link->idle, 1, __ATOMIC_SEQ_CST);
-    if (!gw_outbox_has_work(link->lane->outbox) && !gw_inbox_has_ack(link->lane->inbox)) {
+    if (!gw_outbox_has_work(link->lane->outbox, link->index) &&
+        !gw_outbox_has_work(link->lane->urgent_outbox, link->index) &&
+        !gw_inbox_has_ack(link->lane->inbox) && !gw_inbox_has_ack(link->lane->urgent_inbox)) {
         return true;
     }
     __atomic_store_n(&link->idle, 0, __ATOMIC_SEQ_CST);
@@ -345,7 +362,7 @@ wait_for_work(GwLink *link)
     int timeout_ms = left_ms(next_due(link));
 
     if (connection) {
-        bool reads = gw_inbox_has_room(link->lane->inbox);
+        bool reads = gw_link_may_read(link);
 
         fds[2].events = (short)((reads ? POLLIN : 0) |
                                 (connection->sending || link->more_to_send ? POLLOUT : 0));

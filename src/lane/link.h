@@ -24,6 +24,7 @@ struct GwLink {
     unsigned index;
     GwFd wake_fd;
     bool announces; /* the accepting side's first: READY when its greeting has left */
+    bool urgent;    /* for urgent frames alone, while it is up; before the thread starts */
 
     /* --- atomic --- */
     int idle; /* 1: it waits, and could send something */
@@ -44,6 +45,7 @@ struct GwLink {
     bool was_up;
     bool doubtful; /* silent for too long */
     bool benched;  /* doubtful, and the other links do its work */
+    bool has_bulk; /* the connection has brought bulk frames */
     bool more_to_send;
     bool more_to_receive;
     GwLinkFate fate;
@@ -76,8 +78,8 @@ void gw_link_hand(GwLink *link, GwConnection *connection, const GwHello *hello);
 
 /* --- link.c: for the others ------------------------------------------------------------------- */
 
-/* @connection (transfer full) is the link's from now on; @received: what the peer has. */
-void gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *received);
+/* @connection (transfer full) is the link's from now on; @theirs: the peer's greeting. */
+void gw_link_take_over(GwLink *link, GwConnection *connection, const GwHello *theirs);
 /* This or another link has said GOODBYE: the peer may end the session now. */
 bool gw_link_said_goodbye(GwLink *link);
 /* Adds what @connection gave to TCP since the last time. */
@@ -96,6 +98,8 @@ int64_t gw_link_reopen_due(const GwLink *link);
 
 /* --- link_frames.c ---------------------------------------------------------------------------- */
 
+/* False: the peer is held back. */
+bool gw_link_may_read(GwLink *link);
 /* One turn each. False: the connection can be used no more, `fate` says how. */
 bool gw_link_receive_turn(GwLink *link, GError **error) GW_MUST_USE;
 bool gw_link_send_turn(GwLink *link, GError **error) GW_MUST_USE;

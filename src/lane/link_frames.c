@@ -11,6 +11,7 @@
  */
 #include "base/units.h"
 #include "lane/link.h"
+#include "lane/wake.h"
 
 #define TURN_BYTES (512u * 1024u)
 
@@ -28,10 +29,17 @@ handle_number(GwLink *link, const GwFrame *frame, GError **error)
     if (frame->header.type == GW_FRAME_ACK) {
         return gw_outbox_acked(link->lane->outbox, number, now_us, error);
     }
+    if (frame->header.type == GW_FRAME_BYTES_ACK) {
+        bool acked = gw_outbox_acked(link->lane->urgent_outbox, number, now_us, error);
+
+        gw_wake_raise(link->lane->bytes_fd);
+        return acked;
+    }
     if (frame->header.type == GW_FRAME_PING) {
         link->pong_pending = true;
         link->pong_token = number;
     } else if (link->ping_token != 0 && number == link->ping_token) {
+        gw_outbox_rtt(link->lane->urgent_outbox, now_us - (int64_t)link->ping_token, now_us);
         gw_outbox_rtt(link->lane->outbox, now_us - (int64_t)link->ping_token, now_us);
         link->ping_token = 0;
     }
@@ -50,6 +58,13 @@ handle_ordered(GwLink *link, GwFrame *frame, GError **error)
         gw_frame_free(frame);
         return false;
     }
+    if (gw_frame_is_urgent(frame->header.type)) {
+        bool pushed = gw_inbox_push(link->lane->urgent_inbox, frame, error);
+
+        gw_wake_raise(link->lane->bytes_fd);
+        return pushed;
+    }
+    link->has_bulk = true;
     return gw_inbox_push(link->lane->inbox, frame, error);
 }
 
@@ -68,6 +83,7 @@ handle_frame(GwLink *link, GwFrame *frame, GError **error)
 
     switch ((unsigned)own->header.type) {
     case GW_FRAME_ACK:
+    case GW_FRAME_BYTES_ACK:
     case GW_FRAME_PING:
     case GW_FRAME_PONG:
         return handle_number(link, own, error);
@@ -117,6 +133,16 @@ judge_connection(GwLink *link, GError **error)
     return GW_LINK_PEER_ENDED;
 }
 
+/* The bulk that waits here does not hold back a connection that brings none. */
+bool
+gw_link_may_read(GwLink *link)
+{
+    GwLane *lane = link->lane;
+
+    return (!link->has_bulk || gw_inbox_has_room(lane->inbox)) &&
+           gw_inbox_has_room(lane->urgent_inbox);
+}
+
 bool
 gw_link_receive_turn(GwLink *link, GError **error)
 {
@@ -127,7 +153,7 @@ gw_link_receive_turn(GwLink *link, GError **error)
     while (received < TURN_BYTES) {
         GwFrame *frame = NULL;
 
-        if (!gw_inbox_has_room(link->lane->inbox)) {
+        if (!gw_link_may_read(link)) {
             connection->heard_us = gw_now_us();
             note_heard(link);
             return true;
@@ -165,12 +191,23 @@ make_number_frame(GwLink *link, GwFrameType type, uint64_t number)
     return frame;
 }
 
+static GwFrame *
+next_ordered(GwLink *link, int64_t now_us)
+{
+    GwFrame *urgent = gw_outbox_take(link->lane->urgent_outbox, link->index, now_us);
+
+    return urgent ? urgent : gw_outbox_take(link->lane->outbox, link->index, now_us);
+}
+
 /* Small frames overtake what is queued: the peer waits for them, or measures with them. */
 static GwFrame *
 next_frame(GwLink *link, int64_t now_us)
 {
     uint64_t sequence;
 
+    if (!link->benched && gw_inbox_take_ack(link->lane->urgent_inbox, &sequence)) {
+        return make_number_frame(link, GW_FRAME_BYTES_ACK, sequence);
+    }
     if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &sequence)) {
         return make_number_frame(link, GW_FRAME_ACK, sequence);
     }
@@ -191,7 +228,7 @@ next_frame(GwLink *link, int64_t now_us)
         gw_frame_encode_header(&goodbye->header, goodbye->wire);
         return goodbye;
     }
-    return link->benched ? NULL : gw_outbox_take(link->lane->outbox, link->index, now_us);
+    return link->benched ? NULL : next_ordered(link, now_us);
 }
 
 /* Of a frame that is sent more than once, the first that is whole counts for its causes. */

@@ -11,6 +11,11 @@
 
 #include <pthread.h>
 
+/* Of a paced outbox: small enough not to delay others, large enough to be worth a frame. */
+#define PIECES_IN_FLIGHT 32u
+#define PIECE_MIN_BYTES  (8u * 1024u)
+#define PIECE_MAX_BYTES  (64u * 1024u)
+
 typedef enum FlightState {
     FLIGHT_QUEUED,   /* to be taken: for the first time, or again */
     FLIGHT_SENT,     /* given to `link` */
@@ -40,6 +45,7 @@ struct GwOutbox {
     uint64_t acked_sequence;
     uint64_t control_bytes; /* in flight */
     unsigned links_up;      /* a bit for each */
+    unsigned preferred;     /* of them */
     GwWindow window;
     bool stopped;
 };
@@ -55,6 +61,7 @@ gw_outbox_new(GwOutboxWake wake, void *data)
     pthread_cond_init(&outbox->room, NULL);
     g_queue_init(&outbox->flight);
     g_queue_init(&outbox->again);
+    outbox->preferred = ~0u;
     gw_window_init(&outbox->window);
     return outbox;
 }
@@ -143,6 +150,33 @@ gw_outbox_wait_room(GwOutbox *outbox)
     bool go_on = !outbox->stopped;
     pthread_mutex_unlock(&outbox->lock);
     return go_on;
+}
+
+bool
+gw_outbox_has_room(GwOutbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    bool has_room = gw_window_has_room(&outbox->window);
+    pthread_mutex_unlock(&outbox->lock);
+    return has_room;
+}
+
+void
+gw_outbox_set_paced(GwOutbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    gw_window_pace(&outbox->window);
+    pthread_mutex_unlock(&outbox->lock);
+}
+
+uint32_t
+gw_outbox_piece_bytes(GwOutbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    uint64_t share = gw_window_limit(&outbox->window) / PIECES_IN_FLIGHT;
+    bool paced = outbox->window.paced;
+    pthread_mutex_unlock(&outbox->lock);
+    return paced ? (uint32_t)CLAMP(share, PIECE_MIN_BYTES, PIECE_MAX_BYTES) : 0;
 }
 
 /* --- links ------------------------------------------------------------------------------------ */
@@ -292,12 +326,27 @@ gw_outbox_link_up(GwOutbox *outbox, unsigned link, const GwReceived *received, i
     return possible;
 }
 
-/* NULL, or what is to be sent next. The peer need not put up with more than GW_LANE_MAX_UNACKED. */
+void
+gw_outbox_prefer(GwOutbox *outbox, unsigned mask)
+{
+    pthread_mutex_lock(&outbox->lock);
+    outbox->preferred = mask;
+    pthread_mutex_unlock(&outbox->lock);
+    outbox->wake(outbox->wake_data);
+}
+
+/*
+ * NULL, or what @link is to send next. The peer need not put up with more than
+ * GW_LANE_MAX_UNACKED.
+ */
 static Flight *
-next_flight(const GwOutbox *outbox)
+next_flight(const GwOutbox *outbox, unsigned link)
 {
     Flight *flight = g_queue_peek_head((GQueue *)&outbox->again);
 
+    if ((outbox->links_up & outbox->preferred) != 0 && !(outbox->preferred >> link & 1)) {
+        return NULL;
+    }
     if (!flight && outbox->fresh) {
         flight = outbox->fresh->data;
     }
@@ -306,10 +355,10 @@ next_flight(const GwOutbox *outbox)
 }
 
 bool
-gw_outbox_has_work(GwOutbox *outbox)
+gw_outbox_has_work(GwOutbox *outbox, unsigned link)
 {
     pthread_mutex_lock(&outbox->lock);
-    bool has_work = next_flight(outbox) != NULL;
+    bool has_work = next_flight(outbox, link) != NULL;
     pthread_mutex_unlock(&outbox->lock);
     return has_work;
 }
@@ -320,7 +369,7 @@ gw_outbox_take(GwOutbox *outbox, unsigned link, int64_t now_us)
     GwFrame *frame = NULL;
 
     pthread_mutex_lock(&outbox->lock);
-    Flight *flight = next_flight(outbox);
+    Flight *flight = next_flight(outbox, link);
     if (flight) {
         if (g_queue_peek_head(&outbox->again) == flight) {
             g_queue_pop_head(&outbox->again);

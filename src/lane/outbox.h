@@ -44,6 +44,14 @@ bool gw_outbox_push_control(GwOutbox *outbox, GwFrame *frame, GError **error) GW
 /* Waits until the window has room. False: the session is over. */
 bool gw_outbox_wait_room(GwOutbox *outbox) GW_MUST_USE;
 
+/*
+ * Keeps little before the narrowest point of the path, so that what does not go through this outbox
+ * gets past it: see window.h.
+ */
+void gw_outbox_set_paced(GwOutbox *outbox);
+/* What a frame should not be larger than, for a paced outbox; 0: no such limit. */
+uint32_t gw_outbox_piece_bytes(GwOutbox *outbox);
+
 /* --- links ------------------------------------------------------------------------------------ */
 
 /*
@@ -61,7 +69,13 @@ void gw_outbox_link_down(GwOutbox *outbox, unsigned link);
 bool gw_outbox_link_doubtful(GwOutbox *outbox, unsigned link);
 void gw_outbox_link_trusted(GwOutbox *outbox, unsigned link);
 
-bool gw_outbox_has_work(GwOutbox *outbox);
+/* Only the links in @mask (a bit for each) are given frames while any of them is up. */
+void gw_outbox_prefer(GwOutbox *outbox, unsigned mask);
+
+/* Whether there is a frame for @link. */
+bool gw_outbox_has_work(GwOutbox *outbox, unsigned link);
+/* Without waiting. */
+bool gw_outbox_has_room(GwOutbox *outbox);
 /* The next frame for @link, its header encoded; NULL if there is none. Transfer full. */
 GwFrame *gw_outbox_take(GwOutbox *outbox, unsigned link, int64_t now_us) GW_MUST_USE;
 

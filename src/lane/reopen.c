@@ -54,6 +54,7 @@ begin(GwLink *link, int64_t now_us)
         .joins = link->joins,
         .link = (uint8_t)link->index,
         .attempt = ++link->attempt,
+        .flags = link->urgent ? GW_HELLO_URGENT : 0,
     };
     int64_t connect_us, open_us;
 
@@ -66,6 +67,7 @@ begin(GwLink *link, int64_t now_us)
         memcpy(ours.ticket, lane->ticket, GW_TICKET_BYTES);
     }
     gw_inbox_received(lane->inbox, &ours.received);
+    gw_inbox_received(lane->urgent_inbox, &ours.urgent);
     set_deadlines(link, now_us, &connect_us, &open_us);
     GwOpeningTarget target = {
         .address = g_list_nth_data(lane->addresses, link->next_address),
@@ -105,7 +107,7 @@ succeed(GwLink *link)
     link->joins = true;
     g_autofree char *name = g_strdup(connection->peer_name);
 
-    gw_link_take_over(link, connection, &theirs.received);
+    gw_link_take_over(link, connection, &theirs);
     if (is_first) {
         gw_lane_post(lane,
                      (GwLaneEvent){.kind = GW_LANE_EVENT_READY, .name = g_steal_pointer(&name)});

@@ -11,8 +11,13 @@
  *                    reopen.c    the connecting side's: getting a connection, again and again
  *     inbox thread   target.c    ordered frames of the peer: control messages, QEMU's stream
  *     stream thread  source.c    QEMU → parser → batches → outbox; only while a stream is sent
+ *     bytes thread   bytes.c     byte channels, both ways; only once one was opened
  *
  *     QEMU → source.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
+ *
+ * Byte channels have an outbox and an inbox of their own, the urgent ones, and as soon as there is
+ * such a channel a link of their own: nothing of the bulk can stand before them but what fills the
+ * network itself, which the bulk's window can be told to keep small (paced).
  *
  * A session has one to GW_LANE_MAX_LINKS links and outlives their connections. A link is a place
  * for a connection, with a number that both sides know, and a thread that lives as long as the
@@ -21,8 +26,8 @@
  *
  * Threads meet in the outbox, the inbox and below `lock`, and tell the main context by events. They
  * use pthread locks, which thread sanitizers understand. Eventfds wake those who poll: each link's
- * wake_fd; stop_fd all of them, for good, when the lane is freed; cut_fd the stream thread when the
- * session is over.
+ * wake_fd, the bytes thread's bytes_fd; stop_fd all of them, for good, when the lane is freed;
+ * cut_fd the stream and the bytes thread when the session is over.
  */
 #pragma once
 
@@ -43,6 +48,7 @@ typedef enum GwLaneEventKind {
     GW_LANE_EVENT_READY, /* with the peer's `name` */
     GW_LANE_EVENT_MESSAGE,
     GW_LANE_EVENT_STREAM_END,
+    GW_LANE_EVENT_OPENED,
     GW_LANE_EVENT_CLOSED, /* nothing follows */
 } GwLaneEventKind;
 
@@ -52,12 +58,14 @@ typedef struct GwLaneEvent {
     json_t *message;
     GError *error; /* STREAM_END (NULL: all well), CLOSED */
     GwLaneStreamEnd end;
+    GwChannel channel; /* OPENED */
 } GwLaneEvent;
 
 typedef struct GwLaneResolve GwLaneResolve;
 typedef struct GwLaneRegistry GwLaneRegistry;
 typedef struct GwConnection GwConnection;
 typedef struct GwLink GwLink;
+typedef struct GwBytes GwBytes;
 
 struct GwLane {
     /* --- constant once the threads run --- */
@@ -73,10 +81,13 @@ struct GwLane {
     GList *addresses;   /* of GInetAddress: where to connect to */
     GwFd stop_fd;
     GwFd cut_fd;
+    GwFd bytes_fd;
     bool wakes_made;
     GwFramePool *pool;
     GwOutbox *outbox;
     GwInbox *inbox;
+    GwOutbox *urgent_outbox;
+    GwInbox *urgent_inbox;
     uint8_t session_id[GW_SESSION_ID_BYTES];
     uint8_t ticket[GW_TICKET_BYTES]; /* the connecting side's first link sets it before READY */
 
@@ -87,6 +98,8 @@ struct GwLane {
 
     /* --- main context --- */
     GMainContext *context;
+    GwLaneOpenedFn opened; /* nullable */
+    GwBytes *bytes;        /* NULL until a byte channel is opened */
     GSource *event_source; /* made ready by gw_lane_post() */
     GPtrArray *names;      /* not resolved yet */
     GSource *resolve_timeout;
@@ -195,6 +208,17 @@ bool gw_lane_instance(uint8_t out[GW_INSTANCE_BYTES]) GW_MUST_USE;
 /* Events of a session that is not ready yet; both end the server's ownership. */
 void gw_lane_server_accepted(GwLaneServer *server, GwLane *lane);
 void gw_lane_server_dropped(GwLaneServer *server, GwLane *lane, const GError *error);
+
+/* --- bytes.c ---------------------------------------------------------------------------------- */
+
+/* The lane's byte channels, and the thread that carries them. */
+GwBytes *gw_bytes_new(GwLane *lane, GError **error) GW_MUST_USE;
+/* @fd: transfer full. GW_ERROR_STATE: @channel is open already. */
+bool gw_bytes_open(GwBytes *bytes, GwChannel channel, int fd, unsigned ways,
+                   GError **error) GW_MUST_USE;
+/* Waits for the thread, which ends when the lane's cut_fd is raised. */
+void gw_bytes_join(GwBytes *bytes);
+void gw_bytes_free(GwBytes *bytes);
 
 /* --- the threads' bodies ---------------------------------------------------------------------- */
 

@@ -143,10 +143,14 @@ pump(GwSource *source, int *errnum)
     while (gw_outbox_wait_room(lane->outbox)) {
         size_t room;
         uint8_t *space = gw_ram_parser_space(source->parser, &room);
-        ssize_t n = recv(lane->stream_fd, space, room, MSG_DONTWAIT);
+        uint32_t piece = gw_outbox_piece_bytes(lane->outbox);
+        ssize_t n = recv(lane->stream_fd, space, piece > 0 ? MIN(room, piece) : room, MSG_DONTWAIT);
 
         if (n > 0) {
             take_in(source, space, (size_t)n);
+            if (piece > 0) {
+                flush(source); /* small frames, for the sake of urgent ones */
+            }
         } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
             *errnum = n == 0 ? 0 : errno;
             return true;

@@ -14,6 +14,8 @@
 #define ACKED_SLOT_US 100000
 #define RECENT_RTT_US 10000000
 #define US_PER_SECOND 1000000u
+#define PERIOD_MIN_US 2000
+#define GROWTH_MAX    0.25
 
 void
 gw_window_init(GwWindow *window)
@@ -79,6 +81,78 @@ take_rate_sample(GwWindow *window, const GwWindowMark *mark, int64_t now_us)
     *slot = MAX(*slot, rate);
 }
 
+static int64_t
+shortest_flight_us(const GwWindow *window)
+{
+    const int64_t *flights_us = window->flights_us;
+
+    return flights_us[0] == 0   ? flights_us[1]
+           : flights_us[1] == 0 ? flights_us[0]
+                                : MIN(flights_us[0], flights_us[1]);
+}
+
+void
+gw_window_pace(GwWindow *window)
+{
+    double bytes = (double)highest_rate(window) * (double)shortest_flight_us(window);
+
+    window->paced_bytes =
+        (uint64_t)CLAMP(bytes / US_PER_SECOND, GW_WINDOW_PACED_MIN_BYTES, GW_WINDOW_MAX_BYTES);
+    window->paced = true;
+    window->draining = true;
+    window->period_flight_us = 0;
+}
+
+/* One flight is over: the limit follows what it met. */
+static void
+end_period(GwWindow *window)
+{
+    int64_t shortest_us = shortest_flight_us(window);
+    int64_t queue_us = window->period_flight_us - shortest_us;
+    double wanted_us = (double)(shortest_us + GW_WINDOW_PACED_US);
+    double factor = (1 + wanted_us / (double)window->period_flight_us) / 2;
+
+    if (!window->period_busy || window->draining) {
+        return;
+    }
+    if (queue_us < GW_WINDOW_PACED_US / 2) {
+        window->growth = MIN(MAX(2 * window->growth, factor - 1), GROWTH_MAX);
+        factor = 1 + window->growth;
+    } else {
+        window->growth = 0;
+    }
+    window->paced_bytes = (uint64_t)CLAMP((double)window->paced_bytes * factor,
+                                          GW_WINDOW_PACED_MIN_BYTES, GW_WINDOW_MAX_BYTES);
+}
+
+static void
+note_flight(GwWindow *window, const GwWindowMark *mark, int64_t now_us)
+{
+    int64_t flight_us = MAX(now_us - mark->sent_us, 1);
+    bool drain = window->flights_us[0] == 0 || now_us - window->flights_since_us >= RECENT_RTT_US;
+
+    if (drain) {
+        window->flights_us[1] = window->flights_us[0];
+        window->flights_us[0] = flight_us;
+        window->flights_since_us = now_us;
+    }
+    window->flights_us[0] = MIN(window->flights_us[0], flight_us);
+    if (window->period_flight_us == 0) {
+        window->period_since_us = now_us;
+        window->period_flight_us = flight_us;
+        window->period_busy = false;
+    }
+    window->period_flight_us = MIN(window->period_flight_us, flight_us);
+    window->period_busy = window->period_busy || mark->link_busy;
+    if (drain) {
+        window->draining = true;
+    } else if (now_us - window->period_since_us >= MAX(flight_us, PERIOD_MIN_US)) {
+        end_period(window);
+        window->draining = false;
+        window->period_flight_us = 0;
+    }
+}
+
 void
 gw_window_acked(GwWindow *window, const GwWindowMark *mark, int64_t now_us)
 {
@@ -88,6 +162,7 @@ gw_window_acked(GwWindow *window, const GwWindowMark *mark, int64_t now_us)
     if (!mark->stale) {
         take_rate_sample(window, mark, now_us);
         gw_window_rtt(window, now_us - mark->sent_us, now_us);
+        note_flight(window, mark, now_us);
     }
     window->acked_us = now_us;
 }
@@ -115,6 +190,9 @@ gw_window_rtt(GwWindow *window, int64_t rtt_us, int64_t now_us)
 uint64_t
 gw_window_limit(const GwWindow *window)
 {
+    if (window->paced) {
+        return window->draining ? window->paced_bytes / 2 : window->paced_bytes;
+    }
     /* In floating point, as the product of two hostile-looking figures may not overflow. */
     double bytes = 2.0 * (double)highest_rate(window) * (double)window->rtt_us / US_PER_SECOND;
 

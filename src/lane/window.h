@@ -12,6 +12,16 @@
  * rtt: the smallest seen. Our own queue can stretch the path to about 2 × rtt; when even the
  * best sample of 10 s is more than 4 × as long, the path itself has changed and counts anew.
  *
+ * Paced, for a link on which others wait for urgent frames, the limit follows the queue itself, as
+ * FAST TCP does: once per flight
+ *
+ *     limit ×= (1 + (shortest + GW_WINDOW_PACED_US) / recent) / 2
+ *
+ * with the shortest flight of the last 10 to 20 s, which is without a queue, and the shortest of
+ * the last one; twice as fast with each flight that meets no queue, up to a quarter. It settles
+ * where GW_WINDOW_PACED_US of queue stand before the narrowest point. Every 10 s half the limit is
+ * used for one flight, so that one without a queue is seen.
+ *
  * A deep queue would lengthen the downtime and lie to QEMU about the drain rate; a shallow one
  * starves the link. Pure: the caller brings the time (monotonic µs). One thread or a lock.
  */
@@ -22,6 +32,9 @@
 
 #define GW_WINDOW_MIN_BYTES (512u * 1024u)
 #define GW_WINDOW_MAX_BYTES (64u * 1024u * 1024u)
+
+#define GW_WINDOW_PACED_US        1000
+#define GW_WINDOW_PACED_MIN_BYTES (32u * 1024u)
 
 #define GW_WINDOW_RATE_SLOTS  5u
 #define GW_WINDOW_ACKED_SLOTS 11u
@@ -35,6 +48,15 @@ typedef struct GwWindow {
     int64_t rtt_us;        /* 0: none seen */
     int64_t recent_rtt_us; /* smallest since recent_since_us; 0: none */
     int64_t recent_since_us;
+    int64_t flights_us[2]; /* shortest of this and of the last 10 s; 0: none */
+    int64_t flights_since_us;
+    bool paced;
+    uint64_t paced_bytes; /* the limit, when paced */
+    bool draining;        /* half of it */
+    int64_t period_since_us;
+    int64_t period_flight_us;             /* shortest since then; 0: none */
+    bool period_busy;                     /* the limit was what limited */
+    double growth;                        /* of the last flight that met no queue */
     uint64_t rates[GW_WINDOW_RATE_SLOTS]; /* highest samples, a ring of 200 ms slots */
     int64_t rate_slot;
     uint64_t acked[GW_WINDOW_ACKED_SLOTS]; /* acknowledged bytes, a ring of 100 ms slots */
@@ -52,6 +74,9 @@ typedef struct GwWindowMark {
 } GwWindowMark;
 
 void gw_window_init(GwWindow *window);
+
+/* From now on. */
+void gw_window_pace(GwWindow *window);
 
 /* A frame was queued; it counts as in flight from now on. */
 void gw_window_queued(GwWindow *window, uint32_t bytes, GwWindowMark *mark);

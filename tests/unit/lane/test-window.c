@@ -118,6 +118,46 @@ test_fills_links(void)
     }
 }
 
+/* Paced, it fills the link nearly as well and leaves hardly a queue, also when the link changes. */
+static void
+expect_paced(Link *link)
+{
+    double product = link->bytes_us * (double)link->rtt_us;
+    uint64_t before = link->delivered;
+
+    link_run(link, 4000000, true);
+    double rate = (double)(link->delivered - before) / 4e6 / link->bytes_us;
+    double queue_us = ((double)gw_window_limit(&link->window) - product) / link->bytes_us;
+
+    g_test_message("%.0f bytes/us, %ld us: rate %.2f, queue %.0f us", link->bytes_us,
+                   (long)link->rtt_us, rate, queue_us);
+    g_assert_cmpfloat(rate, >, 0.85);
+    g_assert_cmpfloat(queue_us, <, 2 * GW_WINDOW_PACED_US);
+}
+
+static void
+test_paced(void)
+{
+    static const struct {
+        double mbit;
+        int64_t rtt_us;
+    } links[] = {{1000, 40000}, {1000, 10000}, {10000, 20000}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(links); i++) {
+        Link link;
+
+        link_init(&link, links[i].mbit, links[i].rtt_us);
+        link_run(&link, 20 * links[i].rtt_us + 2000000, true);
+        gw_window_pace(&link.window);
+        link_run(&link, 5000000, true);
+        expect_paced(&link);
+        link.bytes_us *= 2;
+        link_run(&link, 4000000, true);
+        expect_paced(&link);
+        link_clear(&link);
+    }
+}
+
 /* A link that becomes slower: the window follows within seconds. */
 static void
 test_follows_slower_link(void)
@@ -277,6 +317,7 @@ int
 main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/window/paced", test_paced);
     g_test_add_func("/window/starts-at-minimum", test_starts_at_minimum);
     g_test_add_func("/window/fills-links", test_fills_links);
     g_test_add_func("/window/follows-slower-link", test_follows_slower_link);
