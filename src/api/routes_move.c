@@ -17,9 +17,14 @@ move_answered(json_t *value, const GError *error, void *data)
 static bool
 read_move(GwRequest *request, GwMoveRequest *move, GError **error)
 {
-    static const char *const members[] = {
-        "vm", "host", "transport", "downtime_limit_ms", "timeout_ms", "max_bandwidth_bytes_s",
-        NULL};
+    static const char *const members[] = {"vm",
+                                          "host",
+                                          "transport",
+                                          "mode",
+                                          "downtime_limit_ms",
+                                          "timeout_ms",
+                                          "max_bandwidth_bytes_s",
+                                          NULL};
     const json_t *body = gw_request_body(request, members, error);
     int64_t max_bandwidth = 0;
 
@@ -27,6 +32,7 @@ read_move(GwRequest *request, GwMoveRequest *move, GError **error)
     if (!body || !gw_json_need_string(body, "vm", &move->vm, error) ||
         !gw_json_need_string(body, "host", &move->host, error) ||
         !gw_json_opt_string(body, "transport", &move->transport, error) ||
+        !gw_json_opt_string(body, "mode", &move->mode, error) ||
         !gw_json_opt_int(body, "downtime_limit_ms", 1, MAX_MS, &move->downtime_limit_ms, error) ||
         !gw_json_opt_int(body, "timeout_ms", 1, MAX_MS, &move->timeout_ms, error) ||
         !gw_json_opt_int(body, "max_bandwidth_bytes_s", 1, G_MAXINT64, &max_bandwidth, error)) {
@@ -117,6 +123,14 @@ cancel_move(GwRequest *request, void *context)
 }
 
 static void
+postcopy_move(GwRequest *request, void *context)
+{
+    GwApi *api = context;
+
+    gw_moves_postcopy(api->moves, gw_request_arg(request), move_answered, request);
+}
+
+static void
 watch_move(GwRequest *request, void *context)
 {
     GwApi *api = context;
@@ -142,12 +156,14 @@ watch_all(GwRequest *request, void *context)
 const GwRoute gw_routes_move[] = {
     {"GET", "/v1/migrations", list_moves, .help = "all moves, newest first, at most ?limit=N"},
     {"POST", "/v1/migrations", start_move, .changes = true,
-     .help = "start a move: {vm, host, transport?, downtime_limit_ms?, timeout_ms?, "
+     .help = "start a move: {vm, host, transport?, mode?, downtime_limit_ms?, timeout_ms?, "
              "max_bandwidth_bytes_s?}"},
     {"POST", "/v1/migrations/plan", plan_move,
      .help = "run all checks of a move and touch nothing; body as above"},
     {"GET", "/v1/migrations/{id}", show_move, .help = "one move"},
     {"POST", "/v1/migrations/{id}/cancel", cancel_move, .changes = true, .help = "cancel a move"},
+    {"POST", "/v1/migrations/{id}/postcopy", postcopy_move, .changes = true,
+     .help = "switch a move of mode post-copy or hybrid to post-copy now"},
     {"GET", "/v1/migrations/{id}/events", watch_move,
      .help = "one move's events as NDJSON, beginning with its state now, until it ends"},
     {"GET", "/v1/events", watch_all, .help = "all events as NDJSON"},

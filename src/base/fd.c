@@ -80,6 +80,17 @@ gw_fd_set_nonblocking(int fd, bool nonblocking, GError **error)
     return true;
 }
 
+GwFd
+gw_fd_dup(int fd, GError **error)
+{
+    GwFd copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+    if (copy < 0) {
+        gw_set_error_errno(error, errno, "cannot duplicate a descriptor");
+    }
+    return copy;
+}
+
 bool
 gw_fd_socketpair(GwFd out[2], GError **error)
 {

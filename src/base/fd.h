@@ -32,6 +32,9 @@ bool gw_fd_write_full(int fd, const void *buffer, size_t len) GW_MUST_USE;
 
 bool gw_fd_set_nonblocking(int fd, bool nonblocking, GError **error) GW_MUST_USE;
 
+/* Another descriptor of what @fd is. GW_FD_NONE on failure. */
+GwFd gw_fd_dup(int fd, GError **error) GW_MUST_USE;
+
 /* A pair of connected stream sockets. */
 bool gw_fd_socketpair(GwFd out[2], GError **error) GW_MUST_USE;
 

@@ -15,6 +15,7 @@ typedef struct MoveOptions {
     gboolean plan;
     gboolean no_wait;
     char *transport;
+    char *mode;
     char *downtime_limit;
     char *max_bandwidth;
     char *timeout;
@@ -24,6 +25,7 @@ static void
 move_options_clear(MoveOptions *options)
 {
     g_free(options->transport);
+    g_free(options->mode);
     g_free(options->downtime_limit);
     g_free(options->max_bandwidth);
     g_free(options->timeout);
@@ -69,6 +71,7 @@ move_request(char **args, const MoveOptions *options, GError **error)
     gw_json_set_str(body, "vm", args[0]);
     gw_json_set_str(body, "host", args[1]);
     gw_json_set_str(body, "transport", options->transport);
+    gw_json_set_str(body, "mode", options->mode);
     if (downtime_ms > 0) {
         gw_json_set_int(body, "downtime_limit_ms", downtime_ms);
     }
@@ -153,6 +156,9 @@ migrate(GwCli *cli, char **args, GError **error)
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &chosen.no_wait, "Start the move and return", NULL},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &chosen.transport,
          "lane (default), or direct: QEMU to QEMU", "lane|direct"},
+        {"mode", 0, 0, G_OPTION_ARG_STRING, &chosen.mode,
+         "pre-copy (default); post-copy: switch after one pass; hybrid: when it does not converge",
+         "pre-copy|post-copy|hybrid"},
         {"downtime-limit", 0, 0, G_OPTION_ARG_STRING, &chosen.downtime_limit,
          "How long the guest may stand still at the end (300ms)", "T"},
         {"max-bandwidth", 0, 0, G_OPTION_ARG_STRING, &chosen.max_bandwidth,
@@ -255,13 +261,14 @@ migration_show(GwCli *cli, char **args, GError **error)
     return true;
 }
 
+/* @said: what is told, of the move's id. */
 static bool
-migration_cancel(GwCli *cli, char **args, GError **error)
+tell_move(GwCli *cli, char **args, const char *action, const char *said, GError **error)
 {
     if (!gw_cli_parse(cli, args, NULL, 1, 1, error)) {
         return false;
     }
-    g_autofree char *path = gw_client_path("/v1/migrations/", args[0], "/cancel");
+    g_autofree char *path = gw_client_path("/v1/migrations/", args[0], action);
     g_autoptr(json_t) move = gw_cli_call(cli, "POST", path, NULL, error);
     if (!move) {
         return false;
@@ -269,9 +276,21 @@ migration_cancel(GwCli *cli, char **args, GError **error)
     if (cli->json) {
         gw_cli_print_json(move, false);
     } else {
-        printf("%s is being cancelled: godwit migration watch %s\n", args[0], args[0]);
+        printf("%s %s: godwit migration watch %s\n", args[0], said, args[0]);
     }
     return true;
+}
+
+static bool
+migration_cancel(GwCli *cli, char **args, GError **error)
+{
+    return tell_move(cli, args, "/cancel", "is being cancelled", error);
+}
+
+static bool
+migration_postcopy(GwCli *cli, char **args, GError **error)
+{
+    return tell_move(cli, args, "/postcopy", "is switching to post-copy", error);
 }
 
 static bool
@@ -289,6 +308,7 @@ const GwCommand gw_commands_move[] = {
     {"migration", "list", "", "list moves, newest first", migration_list},
     {"migration", "show", "ID", "show one move with its history", migration_show},
     {"migration", "cancel", "ID", "cancel a move: the VM stays where it is", migration_cancel},
+    {"migration", "postcopy", "ID", "switch a move that may to post-copy now", migration_postcopy},
     {"migration", "watch", "ID", "watch a move until it ends", migration_watch},
     {0},
 };

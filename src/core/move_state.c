@@ -14,6 +14,9 @@ static const GwMoveStateInfo states[GW_MOVE_N_STATES] = {
     [GW_MOVE_PREPARED] = {"prepared", .durable_first = true, .timeout_ms = 30000},
     [GW_MOVE_PRECOPY] = {"precopy", .timeout_ms = 3600000},
     [GW_MOVE_SWITCHOVER] = {"switchover", .timeout_ms = 30000},
+    [GW_MOVE_PAUSING] = {"pausing", .timeout_ms = 30000},
+    /* Goes on every timeout: only the target's word ends it, or the end of a QEMU. */
+    [GW_MOVE_POSTCOPY] = {"postcopy", .durable_first = true, .timeout_ms = 5000},
     /* Asks again every timeout: the answer, not the time, ends this state. */
     [GW_MOVE_HANDED_OVER] = {"handed-over", .durable_first = true, .timeout_ms = 5000},
     [GW_MOVE_SETTLED] = {"settled", .final = true, .outcome = "completed", .durable_first = true},
@@ -31,6 +34,9 @@ static const GwMoveStateInfo states[GW_MOVE_N_STATES] = {
                                             "session, and the wait for its word has a timer of its "
                                             "own (refuse-timeout)"},
     [GW_MOVE_ACCEPTED] = {"accepted", .target = true, .durable_first = true, .timeout_ms = 5000},
+    [GW_MOVE_FETCHING] = {"fetching", .target = true,
+                          .no_timeout_why = "the guest runs, and half of it is on the source: it "
+                                            "fetches as long as the link takes"},
     [GW_MOVE_RUNNING] = {"running", .target = true, .final = true, .outcome = "completed"},
     [GW_MOVE_REFUSED] = {"refused", .target = true, .final = true, .outcome = "refused",
                          .durable_first = true},
@@ -44,6 +50,8 @@ static const char *const event_names[GW_MOVE_N_EVENTS] = {
     [GW_MOVE_EVENT_READY] = "ready",
     [GW_MOVE_EVENT_STARTED] = "started",
     [GW_MOVE_EVENT_GUEST_STOPPED] = "guest-stopped",
+    [GW_MOVE_EVENT_POSTCOPY_WANTED] = "postcopy-wanted",
+    [GW_MOVE_EVENT_POSTCOPY_READY] = "postcopy-ready",
     [GW_MOVE_EVENT_STREAM_SENT] = "stream-sent",
     [GW_MOVE_EVENT_GUEST_RUNNING] = "guest-running",
     [GW_MOVE_EVENT_PEER_RUNNING] = "peer-running",
@@ -51,6 +59,8 @@ static const char *const event_names[GW_MOVE_N_EVENTS] = {
     [GW_MOVE_EVENT_PEER_LOST] = "peer-lost",
     [GW_MOVE_EVENT_PEER_FAILED] = "peer-failed",
     [GW_MOVE_EVENT_HANDED_TO_US] = "handed-to-us",
+    [GW_MOVE_EVENT_GUEST_FETCHING] = "guest-fetching",
+    [GW_MOVE_EVENT_FETCHED] = "fetched",
     [GW_MOVE_EVENT_START_REFUSED] = "start-refused",
     [GW_MOVE_EVENT_FAILED] = "failed",
     [GW_MOVE_EVENT_QEMU_GONE] = "qemu-gone",
@@ -88,26 +98,29 @@ static const char *const event_names[GW_MOVE_N_EVENTS] = {
     [GW_MOVE_EVENT_PEER_LOST] = GO(ROLLING_BACK)
 
 /* Events of the other role cannot happen in this one. */
-#define NOT_OF_THE_SOURCE [GW_MOVE_EVENT_HANDED_TO_US] = NO, [GW_MOVE_EVENT_START_REFUSED] = NO
+#define NOT_OF_THE_SOURCE                                                                          \
+    [GW_MOVE_EVENT_HANDED_TO_US] = NO, [GW_MOVE_EVENT_START_REFUSED] = NO,                         \
+    [GW_MOVE_EVENT_GUEST_FETCHING] = NO, [GW_MOVE_EVENT_FETCHED] = NO
+#define NO_POSTCOPY_NOW [GW_MOVE_EVENT_POSTCOPY_WANTED] = NO, [GW_MOVE_EVENT_POSTCOPY_READY] = NO
 #define NOT_OF_THE_TARGET                                                                          \
-    [GW_MOVE_EVENT_CHECKS_PASSED] = NO, [GW_MOVE_EVENT_CHECKS_FAILED] = NO,                        \
-    [GW_MOVE_EVENT_STARTED] = NO, [GW_MOVE_EVENT_GUEST_STOPPED] = NO,                              \
-    [GW_MOVE_EVENT_STREAM_SENT] = NO, [GW_MOVE_EVENT_PEER_RUNNING] = NO,                           \
-    [GW_MOVE_EVENT_PEER_REFUSED] = NO, [GW_MOVE_EVENT_PEER_LOST] = NO
+    NO_POSTCOPY_NOW, [GW_MOVE_EVENT_CHECKS_PASSED] = NO, [GW_MOVE_EVENT_CHECKS_FAILED] = NO,       \
+                     [GW_MOVE_EVENT_STARTED] = NO, [GW_MOVE_EVENT_GUEST_STOPPED] = NO,             \
+                     [GW_MOVE_EVENT_STREAM_SENT] = NO, [GW_MOVE_EVENT_PEER_RUNNING] = NO,          \
+                     [GW_MOVE_EVENT_PEER_REFUSED] = NO, [GW_MOVE_EVENT_PEER_LOST] = NO
 
 /* While the guest is brought back nothing but its running, or its QEMU's death, counts. */
 #define SOURCE_BRINGS_BACK(end)                                                                    \
     {                                                                                              \
-        NOT_OF_THE_SOURCE, [GW_MOVE_EVENT_GUEST_RUNNING] = GO(end),                                \
-                           [GW_MOVE_EVENT_QEMU_GONE] = GO(GUEST_LOST),                             \
-                           [GW_MOVE_EVENT_TIMEOUT] = AGAIN, [GW_MOVE_EVENT_RESTARTED] = AGAIN,     \
-                           [GW_MOVE_EVENT_FAILED] = NO, [GW_MOVE_EVENT_CHECKS_PASSED] = NO,        \
-                           [GW_MOVE_EVENT_CHECKS_FAILED] = NO, [GW_MOVE_EVENT_READY] = NO,         \
-                           [GW_MOVE_EVENT_STARTED] = NO, [GW_MOVE_EVENT_GUEST_STOPPED] = NO,       \
-                           [GW_MOVE_EVENT_STREAM_SENT] = NO, [GW_MOVE_EVENT_PEER_RUNNING] = NO,    \
-                           [GW_MOVE_EVENT_PEER_REFUSED] = NO, [GW_MOVE_EVENT_PEER_LOST] = NO,      \
-                           [GW_MOVE_EVENT_PEER_FAILED] = NO, [GW_MOVE_EVENT_LINK_LOST] = NO,       \
-                           [GW_MOVE_EVENT_STORE_FAILED] = NO, [GW_MOVE_EVENT_CANCEL] = NO          \
+        NOT_OF_THE_SOURCE, NO_POSTCOPY_NOW,                                                        \
+            [GW_MOVE_EVENT_GUEST_RUNNING] = GO(end), [GW_MOVE_EVENT_QEMU_GONE] = GO(GUEST_LOST),   \
+            [GW_MOVE_EVENT_TIMEOUT] = AGAIN, [GW_MOVE_EVENT_RESTARTED] = AGAIN,                    \
+            [GW_MOVE_EVENT_FAILED] = NO, [GW_MOVE_EVENT_CHECKS_PASSED] = NO,                       \
+            [GW_MOVE_EVENT_CHECKS_FAILED] = NO, [GW_MOVE_EVENT_READY] = NO,                        \
+            [GW_MOVE_EVENT_STARTED] = NO, [GW_MOVE_EVENT_GUEST_STOPPED] = NO,                      \
+            [GW_MOVE_EVENT_STREAM_SENT] = NO, [GW_MOVE_EVENT_PEER_RUNNING] = NO,                   \
+            [GW_MOVE_EVENT_PEER_REFUSED] = NO, [GW_MOVE_EVENT_PEER_LOST] = NO,                     \
+            [GW_MOVE_EVENT_PEER_FAILED] = NO, [GW_MOVE_EVENT_LINK_LOST] = NO,                      \
+            [GW_MOVE_EVENT_STORE_FAILED] = NO, [GW_MOVE_EVENT_CANCEL] = NO                         \
     }
 
 #define NOTHING_MATTERS_ANY_MORE                                                                   \
@@ -125,6 +138,7 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
         {
             SOURCE_CAN_STILL_ROLL_BACK,
             NOT_OF_THE_SOURCE,
+            NO_POSTCOPY_NOW,
             [GW_MOVE_EVENT_CHECKS_PASSED] = GO(CHECKED),
             [GW_MOVE_EVENT_READY] = NO,
             [GW_MOVE_EVENT_STARTED] = NO,
@@ -136,6 +150,7 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
         {
             SOURCE_CAN_STILL_ROLL_BACK,
             NOT_OF_THE_SOURCE,
+            NO_POSTCOPY_NOW,
             [GW_MOVE_EVENT_CHECKS_PASSED] = NO,
             [GW_MOVE_EVENT_READY] = GO(PREPARED),
             [GW_MOVE_EVENT_STARTED] = NO,
@@ -147,6 +162,7 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
         {
             SOURCE_CAN_STILL_ROLL_BACK,
             NOT_OF_THE_SOURCE,
+            NO_POSTCOPY_NOW,
             [GW_MOVE_EVENT_CHECKS_PASSED] = NO,
             [GW_MOVE_EVENT_READY] = NO,
             [GW_MOVE_EVENT_STARTED] = GO(PRECOPY),
@@ -159,6 +175,8 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
         {
             SOURCE_CAN_STILL_ROLL_BACK,
             NOT_OF_THE_SOURCE,
+            [GW_MOVE_EVENT_POSTCOPY_WANTED] = GO(PAUSING),
+            [GW_MOVE_EVENT_POSTCOPY_READY] = NO,
             [GW_MOVE_EVENT_CHECKS_PASSED] = NO,
             [GW_MOVE_EVENT_READY] = NO,
             [GW_MOVE_EVENT_STARTED] = NO,
@@ -170,6 +188,7 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
         {
             SOURCE_CAN_STILL_ROLL_BACK,
             NOT_OF_THE_SOURCE,
+            NO_POSTCOPY_NOW,
             [GW_MOVE_EVENT_CHECKS_PASSED] = NO,
             [GW_MOVE_EVENT_READY] = NO,
             [GW_MOVE_EVENT_STARTED] = NO,
@@ -177,10 +196,50 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_STREAM_SENT] = GO(HANDED_OVER),
             [GW_MOVE_EVENT_GUEST_RUNNING] = NO,
         },
+    [GW_MOVE_PAUSING] =
+        {
+            SOURCE_CAN_STILL_ROLL_BACK,
+            NOT_OF_THE_SOURCE,
+            [GW_MOVE_EVENT_POSTCOPY_WANTED] = NO,
+            [GW_MOVE_EVENT_POSTCOPY_READY] = GO(POSTCOPY),
+            /* QEMU converged before the guest was paused. */
+            [GW_MOVE_EVENT_GUEST_STOPPED] = GO(SWITCHOVER),
+            [GW_MOVE_EVENT_CHECKS_PASSED] = NO,
+            [GW_MOVE_EVENT_READY] = NO,
+            [GW_MOVE_EVENT_STARTED] = NO,
+            [GW_MOVE_EVENT_STREAM_SENT] = NO,
+            [GW_MOVE_EVENT_GUEST_RUNNING] = NO,
+        },
+    /* Given up; this host's QEMU goes on to send pages until the target has all of them. */
+    [GW_MOVE_POSTCOPY] =
+        {
+            NOT_OF_THE_SOURCE,
+            NO_POSTCOPY_NOW,
+            [GW_MOVE_EVENT_PEER_RUNNING] = GO(SETTLED),
+            [GW_MOVE_EVENT_PEER_REFUSED] = GO(ROLLING_BACK),
+            [GW_MOVE_EVENT_PEER_LOST] = GO(GUEST_LOST),
+            [GW_MOVE_EVENT_PEER_FAILED] = NO,
+            [GW_MOVE_EVENT_LINK_LOST] = AGAIN,
+            [GW_MOVE_EVENT_TIMEOUT] = AGAIN,
+            [GW_MOVE_EVENT_RESTARTED] = AGAIN,
+            /* The target is told: it alone knows whether it still needs this host's pages. */
+            [GW_MOVE_EVENT_QEMU_GONE] = AGAIN,
+            [GW_MOVE_EVENT_FAILED] = AGAIN,
+            [GW_MOVE_EVENT_STORE_FAILED] = NO,
+            [GW_MOVE_EVENT_CANCEL] = NO,
+            [GW_MOVE_EVENT_CHECKS_PASSED] = NO,
+            [GW_MOVE_EVENT_CHECKS_FAILED] = NO,
+            [GW_MOVE_EVENT_READY] = NO,
+            [GW_MOVE_EVENT_STARTED] = NO,
+            [GW_MOVE_EVENT_GUEST_STOPPED] = NO,
+            [GW_MOVE_EVENT_STREAM_SENT] = NO,
+            [GW_MOVE_EVENT_GUEST_RUNNING] = NO,
+        },
     /* The guest is not ours any more: only the target's word counts, and it is asked for again. */
     [GW_MOVE_HANDED_OVER] =
         {
             NOT_OF_THE_SOURCE,
+            NO_POSTCOPY_NOW,
             [GW_MOVE_EVENT_PEER_RUNNING] = GO(SETTLED),
             [GW_MOVE_EVENT_PEER_REFUSED] = GO(ROLLING_BACK),
             [GW_MOVE_EVENT_PEER_LOST] = GO(GUEST_LOST),
@@ -210,6 +269,8 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
     [GW_MOVE_PREPARING] =
         {
             NOT_OF_THE_TARGET,
+            [GW_MOVE_EVENT_GUEST_FETCHING] = NO,
+            [GW_MOVE_EVENT_FETCHED] = NO,
             [GW_MOVE_EVENT_READY] = GO(INCOMING),
             [GW_MOVE_EVENT_GUEST_RUNNING] = NO,
             [GW_MOVE_EVENT_HANDED_TO_US] = NO,
@@ -226,6 +287,8 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
     [GW_MOVE_INCOMING] =
         {
             NOT_OF_THE_TARGET,
+            [GW_MOVE_EVENT_GUEST_FETCHING] = NO,
+            [GW_MOVE_EVENT_FETCHED] = NO,
             [GW_MOVE_EVENT_HANDED_TO_US] = GO(ACCEPTED),
             [GW_MOVE_EVENT_READY] = NO,
             [GW_MOVE_EVENT_GUEST_RUNNING] = NO,
@@ -248,6 +311,8 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
     [GW_MOVE_ACCEPTED] =
         {
             NOT_OF_THE_TARGET,
+            [GW_MOVE_EVENT_GUEST_FETCHING] = GO(FETCHING),
+            [GW_MOVE_EVENT_FETCHED] = NO,
             [GW_MOVE_EVENT_GUEST_RUNNING] = GO(RUNNING),
             [GW_MOVE_EVENT_START_REFUSED] = GO(REFUSED),
             [GW_MOVE_EVENT_QEMU_GONE] = GO(GUEST_LOST),
@@ -260,6 +325,28 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_LINK_LOST] = NO,
             [GW_MOVE_EVENT_STORE_FAILED] = NO,
             [GW_MOVE_EVENT_CANCEL] = NO,
+        },
+    /*
+     * It runs here, and what it lacks is on the source. A source that aborts now has lost it. Not
+     * written when it is entered: ACCEPTED leads here again.
+     */
+    [GW_MOVE_FETCHING] =
+        {
+            NOT_OF_THE_TARGET,
+            [GW_MOVE_EVENT_FETCHED] = GO(RUNNING),
+            [GW_MOVE_EVENT_PEER_FAILED] = GO(GUEST_LOST),
+            [GW_MOVE_EVENT_QEMU_GONE] = GO(GUEST_LOST),
+            [GW_MOVE_EVENT_RESTARTED] = AGAIN,
+            [GW_MOVE_EVENT_LINK_LOST] = NO,
+            [GW_MOVE_EVENT_GUEST_RUNNING] = NO,
+            [GW_MOVE_EVENT_GUEST_FETCHING] = NO,
+            [GW_MOVE_EVENT_START_REFUSED] = NO,
+            [GW_MOVE_EVENT_READY] = NO,
+            [GW_MOVE_EVENT_HANDED_TO_US] = NO,
+            [GW_MOVE_EVENT_FAILED] = NO,
+            [GW_MOVE_EVENT_STORE_FAILED] = NO,
+            [GW_MOVE_EVENT_CANCEL] = NO,
+            [GW_MOVE_EVENT_TIMEOUT] = NO,
         },
     [GW_MOVE_RUNNING] = NOTHING_MATTERS_ANY_MORE,
     [GW_MOVE_REFUSED] = NOTHING_MATTERS_ANY_MORE,

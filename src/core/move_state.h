@@ -15,14 +15,23 @@
  *            before handed-over:  → rolling-back → rolled-back,  → cancelling → cancelled
  *            handed-over, refused by the target: → rolling-back
  *            the guest's QEMU died: → guest-lost
+ *            post-copy: precopy → pausing → postcopy → settled;  refused: → rolling-back
  *   target   preparing → incoming → accepted → running;  before accepted: → refused
+ *            post-copy: accepted → fetching → running
  *            accepted, and QEMU would not start it: → refused;  QEMU died: → guest-lost
+ *
+ * With post-copy the commit point is the step into POSTCOPY, which gives up as HANDED_OVER does. It
+ * comes before QEMU lets go: the daemon has paused the guest itself (PAUSING), so a QEMU whose
+ * switch fails does not resume it either. In FETCHING the guest runs on the target while pages
+ * are still on the source: neither side alone has it, so a session that ends is begun again for as
+ * long as it takes, and only the end of a QEMU on either side loses the guest.
  *
  * Why exactly one copy runs, whatever dies when:
  *   - the source's guest runs only in states before SWITCHOVER and after a roll-back;
- *   - the target's guest runs only from ACCEPTED on, which needs the source's HANDED_OVER;
- *   - HANDED_OVER → ROLLING_BACK needs the target's REFUSED, which is final and durable, and which
- *     it never enters once the guest may have run there.
+ *   - the target's guest runs only from ACCEPTED on, which needs the source's HANDED_OVER or
+ *     POSTCOPY;
+ *   - HANDED_OVER or POSTCOPY → ROLLING_BACK needs the target's REFUSED, which is final and
+ * durable, and which it never enters once the guest may have run there.
  */
 #pragma once
 
@@ -35,6 +44,8 @@ typedef enum GwMoveState {
     GW_MOVE_PREPARED,
     GW_MOVE_PRECOPY,
     GW_MOVE_SWITCHOVER,
+    GW_MOVE_PAUSING,
+    GW_MOVE_POSTCOPY,
     GW_MOVE_HANDED_OVER,
     GW_MOVE_SETTLED,
     GW_MOVE_ROLLING_BACK,
@@ -45,6 +56,7 @@ typedef enum GwMoveState {
     GW_MOVE_PREPARING,
     GW_MOVE_INCOMING,
     GW_MOVE_ACCEPTED,
+    GW_MOVE_FETCHING,
     GW_MOVE_RUNNING,
     GW_MOVE_REFUSED,
     /* Either. */
@@ -55,24 +67,28 @@ typedef enum GwMoveState {
 typedef enum GwMoveEvent {
     GW_MOVE_EVENT_CHECKS_PASSED,
     GW_MOVE_EVENT_CHECKS_FAILED,
-    GW_MOVE_EVENT_READY,         /* source: the target's QEMU waits; target: ours waits */
-    GW_MOVE_EVENT_STARTED,       /* source: QEMU sends */
-    GW_MOVE_EVENT_GUEST_STOPPED, /* source: converged, QEMU stopped the guest */
-    GW_MOVE_EVENT_STREAM_SENT,   /* source: QEMU completed and all of it is on its way */
-    GW_MOVE_EVENT_GUEST_RUNNING, /* source: it runs here again; target: it runs here now */
-    GW_MOVE_EVENT_PEER_RUNNING,  /* source: the target says that the guest runs there */
-    GW_MOVE_EVENT_PEER_REFUSED,  /* source: the target has durably refused */
-    GW_MOVE_EVENT_PEER_LOST,     /* source: the target started it and its QEMU died at once */
-    GW_MOVE_EVENT_PEER_FAILED,   /* source: the target reports an error; target: source aborted */
-    GW_MOVE_EVENT_HANDED_TO_US,  /* target: given up by the source, verified and loaded here */
-    GW_MOVE_EVENT_START_REFUSED, /* target: QEMU would not start it, it has not run */
-    GW_MOVE_EVENT_FAILED,        /* our QEMU or stream failed; the guest was not touched by it */
-    GW_MOVE_EVENT_QEMU_GONE,     /* our QEMU process ended */
-    GW_MOVE_EVENT_LINK_LOST,     /* the session with the other host ended */
-    GW_MOVE_EVENT_STORE_FAILED,  /* a transition could not be written */
-    GW_MOVE_EVENT_CANCEL,        /* the operator */
-    GW_MOVE_EVENT_TIMEOUT,       /* of the state */
-    GW_MOVE_EVENT_RESTARTED,     /* the daemon was started again and finds this record */
+    GW_MOVE_EVENT_READY,           /* source: the target's QEMU waits; target: ours waits */
+    GW_MOVE_EVENT_STARTED,         /* source: QEMU sends */
+    GW_MOVE_EVENT_GUEST_STOPPED,   /* source: converged, QEMU stopped the guest */
+    GW_MOVE_EVENT_POSTCOPY_WANTED, /* source: by the move's mode, or the operator */
+    GW_MOVE_EVENT_POSTCOPY_READY,  /* source: the guest is paused, QEMU waits for our word */
+    GW_MOVE_EVENT_STREAM_SENT,     /* source: QEMU completed and all of it is on its way */
+    GW_MOVE_EVENT_GUEST_RUNNING,   /* source: it runs here again; target: it runs here now */
+    GW_MOVE_EVENT_PEER_RUNNING,    /* source: the target says that the guest runs there */
+    GW_MOVE_EVENT_PEER_REFUSED,    /* source: the target has durably refused */
+    GW_MOVE_EVENT_PEER_LOST,       /* source: the target started it and its QEMU died at once */
+    GW_MOVE_EVENT_PEER_FAILED,     /* source: the target reports an error; target: source aborted */
+    GW_MOVE_EVENT_HANDED_TO_US,    /* target: given up by the source, verified and loaded here */
+    GW_MOVE_EVENT_GUEST_FETCHING,  /* target: it runs here and fetches pages from the source */
+    GW_MOVE_EVENT_FETCHED,         /* target: all pages are here */
+    GW_MOVE_EVENT_START_REFUSED,   /* target: QEMU would not start it, it has not run */
+    GW_MOVE_EVENT_FAILED,          /* our QEMU or stream failed; the guest was not touched by it */
+    GW_MOVE_EVENT_QEMU_GONE,       /* our QEMU process ended */
+    GW_MOVE_EVENT_LINK_LOST,       /* the session with the other host ended */
+    GW_MOVE_EVENT_STORE_FAILED,    /* a transition could not be written */
+    GW_MOVE_EVENT_CANCEL,          /* the operator */
+    GW_MOVE_EVENT_TIMEOUT,         /* of the state */
+    GW_MOVE_EVENT_RESTARTED,       /* the daemon was started again and finds this record */
     GW_MOVE_N_EVENTS,
 } GwMoveEvent;
 

@@ -95,6 +95,33 @@ look_qemu_version(GwCheckAnswer *answer, const char *id)
 }
 
 static void
+look_postcopy(GwCheckAnswer *answer, const char *id)
+{
+    const char *mode = gw_json_str(answer->message, "mode", GW_MODE_PRE_COPY);
+    const char *theirs = gw_json_str(run_of(answer), "qemu_version", "unknown");
+
+    if (strcmp(mode, GW_MODE_PRE_COPY) == 0) {
+        return;
+    }
+    if (MIN(caps_of(answer)->qemu_major_minor, version_number(theirs)) < 800) {
+        gw_check_add(answer->checks, id, "error",
+                     "install QEMU 8.0 or newer on both hosts, or choose --mode pre-copy",
+                     "QEMU %s here and %s on the source cannot both do post-copy with a channel "
+                     "of its own for page requests",
+                     caps_of(answer)->qemu_version, theirs);
+    } else if (!gw_post_may_fault(answer->moves->options.qemu_user)) {
+        gw_check_add(answer->checks, id, "error",
+                     "there: chgrp kvm /dev/userfaultfd && chmod 660 /dev/userfaultfd (a udev rule "
+                     "makes it last), or sysctl vm.unprivileged_userfaultfd=1",
+                     "QEMU's user on host '%s' may not handle page faults (userfaultfd), as the "
+                     "target of a post-copy has to",
+                     here(answer));
+    } else {
+        gw_check_add(answer->checks, id, "ok", NULL, "post-copy is possible");
+    }
+}
+
+static void
 look_machine(GwCheckAnswer *answer, const char *id)
 {
     const char *machine = gw_json_str(run_of(answer), "machine", "");
@@ -284,6 +311,7 @@ static const TargetRow rows[] = {
     {"name", look_name},
     {"network", look_nics},
     {"limits", look_limits},
+    {"post-copy", look_postcopy},
 };
 
 static gboolean

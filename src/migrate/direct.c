@@ -59,8 +59,8 @@ gw_direct_remove_key(GwMove *move)
     rmdir(folder);
 }
 
-static bool
-give_to_qemu(const char *path, const char *user_name, GError **error)
+bool
+gw_direct_give_to_qemu(const char *path, const char *user_name, GError **error)
 {
     const struct passwd *user = user_name ? getpwnam(user_name) : NULL;
 
@@ -84,7 +84,7 @@ write_key(GwMove *move, const char *folder, const char *key, GError **error)
         return false;
     }
     return gw_file_write(path, text, strlen(text), 0600, error) &&
-           give_to_qemu(path, user, error) && give_to_qemu(folder, user, error);
+           gw_direct_give_to_qemu(path, user, error) && gw_direct_give_to_qemu(folder, user, error);
 }
 
 bool

@@ -9,10 +9,14 @@
  *   target.c        the receiving host's steps
  *   visitor.c       sessions from other hosts, until it is known which move they are about
  *   check*.c        the checks before a move
+ *   source_post.c   post-copy: the sending host
+ *   target_post.c   ... the receiving one
+ *   post_socket.c   ... sockets to QEMU, and what the kernel allows
  *   direct.c        QEMU-to-QEMU transport: ports and keys
  */
 #pragma once
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "core/move_state.h"
 #include "core/progress.h"
@@ -154,6 +158,18 @@ typedef struct GwSource {
     bool qemu_completed;
     bool stream_ended;
     bool stop_seen;
+    struct {            /* source_post.c */
+        GwFd listen_fd; /* for QEMU */
+        guint watch;
+        unsigned n_sockets;
+        unsigned n_accepted;
+        bool streams;      /* the session carries QEMU's channels */
+        bool peer_listens; /* the target's QEMU waits for ours to resume */
+        bool paused;       /* the guest, by us */
+        bool continued;    /* QEMU was told to let go */
+        bool told_failure;
+        int64_t waits_us; /* since when the target is waited for */
+    } post;
     int64_t downtime_limit_ms; /* the last one given to QEMU */
     int64_t started_us;
     int64_t stopped_us;
@@ -180,6 +196,31 @@ void gw_source_qemu_leave(GwSource *source);
 /* One more part of the stream's end is there. */
 void gw_source_check_sent(GwSource *source);
 
+/* --- source.c: for source_post.c ---------------------------------------------------------------
+ */
+
+void gw_source_connect(GwSource *source);
+/* Drops the session and opens another one soon. */
+void gw_source_reconnect(GwSource *source);
+void gw_source_send_given_up(GwSource *source);
+
+/* --- source_post.c ---------------------------------------------------------------------------- */
+
+/* In place of a descriptor: a socket for QEMU, and the command to migrate over it. */
+bool gw_source_post_start(GwSource *source, GwQmp *qmp, GwQmpReplyFn started,
+                          GError **error) GW_MUST_USE;
+/* PRECOPY: raises POSTCOPY_WANTED when the move's mode says so. */
+void gw_source_post_consider(GwSource *source);
+/* PAUSING. */
+void gw_source_post_pause(GwSource *source);
+/* POSTCOPY. */
+void gw_source_post_enter(GwSource *source);
+void gw_source_post_look(GwSource *source, const char *status);
+/* The target says "fetching" or "resume". */
+void gw_source_post_heard(GwSource *source, const char *what);
+/* The session is gone, and with it what belonged to it. */
+void gw_source_post_close(GwSource *source);
+
 /* --- target.c --------------------------------------------------------------------------------- */
 
 typedef struct GwTarget {
@@ -200,12 +241,57 @@ typedef struct GwTarget {
     char *start_error;  /* what QEMU said to it */
     int64_t started_us;
     guint refuse_timer;
+    struct {        /* target_post.c */
+        char *path; /* QEMU's socket */
+        unsigned n_sockets;
+        guint timer;
+        bool streams;  /* the session carries QEMU's channels */
+        bool loaded;   /* what the guest needs to run; its pages may still be on the source */
+        bool recovers; /* QEMU was told to listen anew */
+    } post;
     GwLaneStats lane_stats;
 } GwTarget;
+
+/* HANDED_TO_US if all is there that it takes. */
+void gw_target_check_handed(GwTarget *target);
 
 /* The source's session, new or again after the old one died. Lane: transfer full. */
 void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
 void gw_target_set_prepare(GwMove *move, const json_t *message);
+
+/* --- target_post.c ---------------------------------------------------------------------------- */
+
+bool gw_target_post_listen(GwTarget *target, GwQmp *qmp, GError **error) GW_MUST_USE;
+bool gw_target_post_receive(GwTarget *target, GError **error) GW_MUST_USE;
+/* QEMU has entered post-copy: looks until the guest could run. */
+void gw_target_post_await_load(GwTarget *target);
+/* The guest was started: GUEST_FETCHING, or GUEST_RUNNING if all pages are here. */
+void gw_target_post_started(GwTarget *target);
+/* FETCHING. */
+void gw_target_post_fetch(GwTarget *target);
+void gw_target_post_leave(GwTarget *target);
+
+/* --- post_socket.c ---------------------------------------------------------------------------- */
+
+#define GW_MODE_PRE_COPY  "pre-copy"
+#define GW_MODE_POST_COPY "post-copy"
+#define GW_MODE_HYBRID    "hybrid"
+
+/* Passes over memory after which a move of that mode switches. */
+#define GW_POST_AFTER_ROUND   1
+#define GW_HYBRID_AFTER_ROUND 5
+
+bool gw_mode_is_valid(const char *mode);
+/* Its mode is not pre-copy. */
+bool gw_move_may_post(const GwMove *move);
+/* A path for a socket that QEMU may make or connect to. Transfer full. */
+char *gw_post_socket_path(GwMove *move, unsigned number, GError **error) GW_MUST_USE;
+void gw_post_remove_sockets(GwMove *move);
+/* Is the process at the other end of @fd the VM's QEMU? */
+bool gw_post_is_qemu(GwMove *move, int fd, GError **error) GW_MUST_USE;
+GwFd gw_post_connect(GwMove *move, const char *path, GError **error) GW_MUST_USE;
+/* May this user's processes handle page faults, as the target of a post-copy has to? */
+bool gw_post_may_fault(const char *qemu_user);
 
 /* --- visitor.c -------------------------------------------------------------------------------- */
 
@@ -215,6 +301,8 @@ void gw_visitor_free(void *visitor);
 
 /* A fresh key for one move, hexadecimal. Transfer full. */
 char *gw_direct_new_key(void) GW_MUST_USE;
+/* Makes @user_name (NULL: nothing to do) the owner. */
+bool gw_direct_give_to_qemu(const char *path, const char *user_name, GError **error) GW_MUST_USE;
 /* Removes the key's file if there is one. */
 void gw_direct_remove_key(GwMove *move);
 /* Hands the key to QEMU as TLS credentials "gwpsk" for @endpoint ("server" | "client"). */

@@ -56,6 +56,7 @@ typedef struct GwMoveRequest {
     const char *vm;
     const char *host;
     const char *transport;     /* "lane" (default) or "direct" */
+    const char *mode;          /* "pre-copy" (default), "post-copy" or "hybrid" */
     int64_t downtime_limit_ms; /* default 300 */
     uint64_t max_bandwidth;    /* bytes per second; default: unlimited */
     int64_t timeout_ms;        /* of the pre-copy; default by configuration */
@@ -63,11 +64,12 @@ typedef struct GwMoveRequest {
 
 /*
  * Every move is shown as one JSON object, the same for API, CLI and records:
- *   id vm source target role ("source"|"target") transport state final outcome
+ *   id vm source target role ("source"|"target") transport mode state final outcome
  *   ("completed"|"rolled-back"|"cancelled"|"refused"|"guest-lost"|null) reason error {code,message}
  *   started ended (µs, wall)  percent stage round rate_bytes_s dirty_rate_bytes_s
  *   expected_downtime_ms left_ms  total_ms downtime_qemu_ms  rounds
  *   bytes {wire page zero opaque control overhead stream}  pages zero_pages digest
+ *   postcopy (it has switched)  fault_latency_us (QEMU's mean over page faults; target)
  *   source_qemu target_qemu accel  history [{state, reason, at}]
  */
 typedef void (*GwMovesJsonFn)(json_t *value, const GError *error, void *data);
@@ -99,6 +101,9 @@ void gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn 
 
 /* Asks the move to stop; reports the object. GW_ERROR_STATE once the guest was handed over. */
 void gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data);
+
+/* Switches a move that may to post-copy now; reports the object. GW_ERROR_STATE if it cannot. */
+void gw_moves_postcopy(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data);
 
 /* The object of one move; NULL if unknown. Transfer full. */
 json_t *gw_moves_get(GwMoves *moves, const char *id) GW_MUST_USE;

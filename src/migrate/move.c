@@ -239,6 +239,7 @@ enter(GwMove *move, json_t *record, GwMoveState state)
     move->role->enter(move);
     if (gw_move_is_final(move)) {
         gw_direct_remove_key(move);
+        gw_post_remove_sockets(move);
         gw_moves_prune(move->moves);
     }
     tell_end(move);

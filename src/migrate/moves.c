@@ -193,8 +193,9 @@ gw_moves_plan(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callba
 {
     GwPlan *plan = g_new0(GwPlan, 1);
     g_autoptr(json_t) object =
-        json_pack("{s:s, s:s, s:s}", "vm", request->vm, "target", request->host, "transport",
-                  request->transport ? request->transport : "lane");
+        json_pack("{s:s, s:s, s:s, s:s}", "vm", request->vm, "target", request->host, "transport",
+                  request->transport ? request->transport : "lane", "mode",
+                  request->mode ? request->mode : GW_MODE_PRE_COPY);
 
     plan->moves = moves;
     plan->callback = callback;
@@ -266,6 +267,7 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
 {
     const GwMove *other = gw_moves_busy_with(moves, request->vm);
     const char *transport = request->transport ? request->transport : "lane";
+    const char *mode = request->mode ? request->mode : GW_MODE_PRE_COPY;
 
     *vm = gw_vms_find(moves->options.vms, request->vm);
     if (!*vm) {
@@ -288,6 +290,18 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
     if (strcmp(transport, "lane") != 0 && strcmp(transport, "direct") != 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "transport '%.40s' is unknown: use lane or direct", transport);
+        return false;
+    }
+    if (!gw_mode_is_valid(mode)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "mode '%.40s' is unknown: use " GW_MODE_PRE_COPY ", " GW_MODE_POST_COPY
+                    " or " GW_MODE_HYBRID,
+                    mode);
+        return false;
+    }
+    if (strcmp(mode, GW_MODE_PRE_COPY) != 0 && strcmp(transport, "lane") != 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "mode '%s' goes over the lane only: leave out the transport", mode);
         return false;
     }
     return gw_check_name("host name", request->host, error);
@@ -332,6 +346,7 @@ gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callb
         "max_bandwidth",
         (json_int_t)or_else((int64_t)request->max_bandwidth, (int64_t)moves->options.max_bandwidth),
         "timeout_ms", (json_int_t)request->timeout_ms, "percent", 0);
+    gw_json_set_str(record, "mode", request->mode ? request->mode : GW_MODE_PRE_COPY);
     const json_t *run_info = gw_vm_run_info(vm);
     gw_json_set_str(record, "source_qemu", gw_json_str(run_info, "qemu_version", NULL));
     gw_json_set_str(record, "accel", gw_json_str(run_info, "accel", NULL));
@@ -360,6 +375,30 @@ gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *da
     answer_later(answer_new(moves, id, callback, data), error);
 }
 
+void
+gw_moves_postcopy(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data)
+{
+    GwMove *move = gw_moves_find(moves, id);
+    GError *error = NULL;
+
+    if (!move) {
+        error = g_error_new(GW_ERROR, GW_ERROR_NOT_FOUND,
+                            "there is no move '%.40s': see 'godwit migration list'", id);
+    } else if (!gw_move_may_post(move)) {
+        error = g_error_new(GW_ERROR, GW_ERROR_STATE,
+                            "move %s was begun without post-copy: cancel it and begin it with "
+                            "--mode " GW_MODE_HYBRID,
+                            id);
+    } else if (gw_move_cell(move->state, GW_MOVE_EVENT_POSTCOPY_WANTED).verdict != GW_MOVE_GO) {
+        error = g_error_new(GW_ERROR, GW_ERROR_STATE,
+                            "move %s cannot switch to post-copy now: it is %s", id,
+                            gw_move_state_info(move->state)->name);
+    } else {
+        gw_move_event(move, GW_MOVE_EVENT_POSTCOPY_WANTED, NULL);
+    }
+    answer_later(answer_new(moves, id, callback, data), error);
+}
+
 /* --- recovery --------------------------------------------------------------------------------- */
 
 static bool
@@ -380,9 +419,10 @@ vm_is_of(GwMove *move, GwVm *vm)
     int64_t generation = move->generation;
 
     if (move->role == &gw_target_role) {
-        return move->state == GW_MOVE_ACCEPTED && is_owned_by(vm, here, generation + 1);
+        return (move->state == GW_MOVE_ACCEPTED || move->state == GW_MOVE_FETCHING) &&
+               is_owned_by(vm, here, generation + 1);
     }
-    if (move->state == GW_MOVE_HANDED_OVER) {
+    if (move->state == GW_MOVE_HANDED_OVER || move->state == GW_MOVE_POSTCOPY) {
         return is_owned_by(vm, move->peer, generation + 1);
     }
     return is_owned_by(vm, here, generation) ||
@@ -422,6 +462,7 @@ recover(GwMoves *moves, GwMove *move)
     bool ours = vm && !gw_vm_held_by(vm) && vm_is_of(move, vm);
 
     gw_direct_remove_key(move);
+    gw_post_remove_sockets(move);
     if (gw_move_is_final(move)) {
         return;
     }

@@ -15,8 +15,6 @@
 #define RECONNECT_MS     1000
 #define MAX_CHECKS_BYTES (256u * 1024u)
 
-static void connect_to_target(GwSource *source);
-
 static GwSource *
 side_of(GwMove *move)
 {
@@ -30,6 +28,16 @@ drop_lane(GwSource *source)
         gw_lane_stats(source->lane, &source->lane_stats);
     }
     g_clear_pointer(&source->lane, gw_lane_free);
+    gw_source_post_close(source);
+    source->post.told_failure = false;
+    source->post.waits_us = gw_now_us();
+}
+
+/* The target's word decides: a session that ends is begun again. */
+static bool
+is_given_up(const GwMove *move)
+{
+    return move->state == GW_MOVE_HANDED_OVER || move->state == GW_MOVE_POSTCOPY;
 }
 
 /* --- the target's words ----------------------------------------------------------------------- */
@@ -61,8 +69,8 @@ on_prepared(GwSource *source, json_t *message)
 static void
 on_running(GwSource *source)
 {
-    if (source->move->state == GW_MOVE_HANDED_OVER) {
-        source->running_us = gw_now_us();
+    if (is_given_up(source->move)) {
+        source->running_us = source->running_us > 0 ? source->running_us : gw_now_us();
         gw_source_qemu_finish(source);
     } else {
         gw_move_fail(source->move, GW_MOVE_EVENT_PEER_RUNNING, GW_ERROR_PROTOCOL,
@@ -90,6 +98,10 @@ on_message(GwLane *lane, json_t *message, void *data)
         on_prepared(source, message);
     } else if (strcmp(what, "running") == 0) {
         on_running(source);
+    } else if (strcmp(what, "fetching") == 0 || strcmp(what, "resume") == 0) {
+        if (move->state == GW_MOVE_POSTCOPY) {
+            gw_source_post_heard(source, what);
+        }
     } else if (strcmp(what, "refused") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_REFUSED, error);
     } else if (strcmp(what, "lost") == 0) {
@@ -115,14 +127,15 @@ send_prepare(GwSource *source)
     }
     g_autofree char *text = gw_definition_text(gw_vm_definition(vm));
     json_t *extra =
-        json_pack("{s:s, s:I, s:s, s:O, s:s}", "vm", move->vm_name, "generation",
+        json_pack("{s:s, s:I, s:s, s:O, s:s, s:s}", "vm", move->vm_name, "generation",
                   (json_int_t)move->generation, "definition", text, "run", gw_vm_run_info(vm),
-                  "transport", gw_json_str(move->record, "transport", "lane"));
+                  "transport", gw_json_str(move->record, "transport", "lane"), "mode",
+                  gw_json_str(move->record, "mode", GW_MODE_PRE_COPY));
     gw_move_send(move, source->lane, "prepare", extra);
 }
 
-static void
-send_given_up(GwSource *source)
+void
+gw_source_send_given_up(GwSource *source)
 {
     json_t *extra = json_pack("{s:s, s:I}", "vm", source->move->vm_name, "generation",
                               (json_int_t)(source->move->generation + 1));
@@ -138,7 +151,10 @@ on_ready(GwLane *lane, void *data)
     if (source->move->state == GW_MOVE_CHECKED) {
         send_prepare(source);
     } else if (source->move->state == GW_MOVE_HANDED_OVER) {
-        send_given_up(source);
+        gw_source_send_given_up(source);
+    } else if (source->move->state == GW_MOVE_POSTCOPY) {
+        source->post.waits_us = gw_now_us();
+        gw_source_post_enter(source);
     }
 }
 
@@ -165,8 +181,17 @@ on_reconnect(gpointer data)
     GwSource *source = data;
 
     source->reconnect = 0;
-    connect_to_target(source);
+    gw_source_connect(source);
     return G_SOURCE_REMOVE;
+}
+
+void
+gw_source_reconnect(GwSource *source)
+{
+    drop_lane(source);
+    if (source->reconnect == 0) {
+        source->reconnect = g_timeout_add(RECONNECT_MS, on_reconnect, source);
+    }
 }
 
 static void
@@ -178,19 +203,17 @@ on_closed(GwLane *lane, const GError *error, void *data)
     g_prefix_error(&reason, "VM '%s': session with host '%s' ended: ", source->move->vm_name,
                    source->move->peer);
     drop_lane(source);
-    if (source->move->state == GW_MOVE_HANDED_OVER) {
+    if (is_given_up(source->move)) {
         GwLogFields fields = gw_move_log_fields(source->move);
         gw_warn(&fields, "%s; asking again", reason->message);
-        if (source->reconnect == 0) {
-            source->reconnect = g_timeout_add(RECONNECT_MS, on_reconnect, source);
-        }
+        gw_source_reconnect(source);
         return;
     }
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, reason);
 }
 
-static void
-connect_to_target(GwSource *source)
+void
+gw_source_connect(GwSource *source)
 {
     static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
     const GwMovesNetwork *network = &source->move->moves->options.network;
@@ -202,7 +225,7 @@ connect_to_target(GwSource *source)
     if (source->lane) {
         return;
     }
-    if (source->move->state == GW_MOVE_HANDED_OVER) {
+    if (is_given_up(source->move)) {
         GwLogFields fields = gw_move_log_fields(source->move);
         gw_err(&fields, "cannot ask host '%s' whether it runs the guest: %s", source->move->peer,
                error->message);
@@ -244,8 +267,9 @@ start_checks(GwSource *source)
 {
     GwMove *move = source->move;
     json_t *request =
-        json_pack("{s:s, s:s, s:s, s:s}", "vm", move->vm_name, "target", move->peer, "transport",
-                  gw_json_str(move->record, "transport", "lane"), "move", move->id);
+        json_pack("{s:s, s:s, s:s, s:s, s:s}", "vm", move->vm_name, "target", move->peer,
+                  "transport", gw_json_str(move->record, "transport", "lane"), "mode",
+                  gw_json_str(move->record, "mode", GW_MODE_PRE_COPY), "move", move->id);
 
     source->checks = gw_check_run(move->moves, request, on_checked, source);
     json_decref(request);
@@ -262,9 +286,9 @@ hand_over(GwSource *source)
                          source->move->generation + 1);
     }
     if (source->lane && gw_lane_peer_name(source->lane)) {
-        send_given_up(source);
+        gw_source_send_given_up(source);
     } else if (!source->lane && source->reconnect == 0) {
-        connect_to_target(source); /* one that is being opened is given the time it takes */
+        gw_source_connect(source); /* one that is being opened is given the time it takes */
     }
 }
 
@@ -301,12 +325,14 @@ static bool
 was_handed_over(const GwMove *move)
 {
     const char *handed_over = gw_move_state_info(GW_MOVE_HANDED_OVER)->name;
+    const char *postcopy = gw_move_state_info(GW_MOVE_POSTCOPY)->name;
     size_t i;
     json_t *step;
 
     json_array_foreach(json_object_get(move->record, "history"), i, step)
     {
-        if (strcmp(gw_json_str(step, "state", ""), handed_over) == 0) {
+        const char *state = gw_json_str(step, "state", "");
+        if (strcmp(state, handed_over) == 0 || strcmp(state, postcopy) == 0) {
             return true;
         }
     }
@@ -351,10 +377,11 @@ came_from(GwMove *move)
 static void
 guest_lost(GwSource *source)
 {
-    const GwMoveStateInfo *handed_over = gw_move_state_info(GW_MOVE_HANDED_OVER);
+    const char *from = came_from(source->move);
 
     /* Started by the target and lost there: what this host still holds is older than its disk. */
-    if (strcmp(came_from(source->move), handed_over->name) == 0) {
+    if (strcmp(from, gw_move_state_info(GW_MOVE_HANDED_OVER)->name) == 0 ||
+        strcmp(from, gw_move_state_info(GW_MOVE_POSTCOPY)->name) == 0) {
         settle(source);
         return;
     }
@@ -373,7 +400,7 @@ source_enter(GwMove *move)
         start_checks(source);
         break;
     case GW_MOVE_CHECKED:
-        connect_to_target(source);
+        gw_source_connect(source);
         break;
     case GW_MOVE_PREPARED:
         gw_source_qemu_start(source);
@@ -383,6 +410,12 @@ source_enter(GwMove *move)
         break;
     case GW_MOVE_SWITCHOVER:
         gw_source_qemu_continue(source);
+        break;
+    case GW_MOVE_PAUSING:
+        gw_source_post_pause(source);
+        break;
+    case GW_MOVE_POSTCOPY:
+        gw_source_post_enter(source);
         break;
     case GW_MOVE_HANDED_OVER:
         hand_over(source);
@@ -404,6 +437,7 @@ source_enter(GwMove *move)
     case GW_MOVE_PREPARING:
     case GW_MOVE_INCOMING:
     case GW_MOVE_ACCEPTED:
+    case GW_MOVE_FETCHING:
     case GW_MOVE_RUNNING:
     case GW_MOVE_REFUSED:
     case GW_MOVE_N_STATES:
@@ -427,7 +461,7 @@ source_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
     if (!vm) {
         return;
     }
-    if (next == GW_MOVE_HANDED_OVER) {
+    if (next == GW_MOVE_HANDED_OVER || next == GW_MOVE_POSTCOPY) {
         gw_vms_txn_set_owner(vms, vm, move->peer, move->generation + 1, txn);
     } else if (was_handed_over(move) &&
                (next == GW_MOVE_ROLLING_BACK || move->state == GW_MOVE_ROLLING_BACK)) {
@@ -488,6 +522,7 @@ source_init(GwMove *move)
     GwSource *source = g_new0(GwSource, 1);
 
     source->move = move;
+    source->post.listen_fd = GW_FD_NONE;
     move->side = source;
 }
 
@@ -498,6 +533,7 @@ source_free(GwMove *move)
 
     gw_source_qemu_leave(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
+    gw_source_post_close(source);
     gw_check_run_free(source->checks);
     gw_lane_free(source->lane);
     json_decref(source->direct);

@@ -2,10 +2,11 @@
 /*
  * The sending host's QEMU during a move: start, pre-copy control, switchover, roll-back.
  *
- * QEMU runs without its return path: with it, a source whose connection dies after the last byte
- * resumes its guest by itself, and that may be after the target was given it. Without it QEMU says
- * "completed" once it has written everything and never resumes on its own after that; whether the
- * target has all of it is the lane's business (digests) and the target's (its QEMU has loaded).
+ * A pre-copy runs without QEMU's return path: with it, a source whose connection dies after the
+ * last byte resumes its guest by itself, and that may be after the target was given it. Without it
+ * QEMU says "completed" once it has written everything and never resumes on its own after that;
+ * whether the target has all of it is the lane's business (digests) and the target's (its QEMU has
+ * loaded).
  *
  * Main context. Owns two timers of the move. Fails by events to the mover.
  */
@@ -124,6 +125,10 @@ on_migration_status(GwSource *source, const char *status)
 
     if (strcmp(status, "pre-switchover") == 0 && !source->stop_seen) {
         source->stop_seen = true;
+        if (source->post.paused) {
+            gw_move_event(source->move, GW_MOVE_EVENT_POSTCOPY_READY, NULL);
+            return;
+        }
         source->stopped_us = gw_now_us();
         gw_move_event(source->move, GW_MOVE_EVENT_GUEST_STOPPED, NULL);
     } else if (strcmp(status, "completed") == 0) {
@@ -161,6 +166,11 @@ on_figures(json_t *answer, const GError *error, void *data)
     }
     note_figures(source, answer);
     gw_move_progress(source->move);
+    gw_source_post_consider(source);
+    if (source->move->state == GW_MOVE_POSTCOPY) {
+        gw_source_post_look(source, status);
+        return;
+    }
     if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) {
         on_failure_reason(answer, NULL, source);
     } else {
@@ -207,17 +217,16 @@ gw_source_check_sent(GwSource *source)
 /* --- start ------------------------------------------------------------------------------------ */
 
 static json_t *
-capability_list(void)
+capability_list(bool may_post)
 {
     /* Those that matter and those that an earlier move, or somebody else, may have left on. */
-    static const struct {
+    const struct {
         const char *name;
         bool on;
     } wanted[] = {
-        {"events", true},         {"pause-before-switchover", true},
-        {"return-path", false},   {"postcopy-ram", false},
-        {"multifd", false},       {"xbzrle", false},
-        {"auto-converge", false},
+        {"events", true},           {"pause-before-switchover", true}, {"return-path", may_post},
+        {"postcopy-ram", may_post}, {"postcopy-preempt", may_post},    {"multifd", false},
+        {"xbzrle", false},          {"auto-converge", false},
     };
     json_t *list = json_array();
 
@@ -332,7 +341,8 @@ gw_source_qemu_start(GwSource *source)
     }
     source->qemu_completed = false;
     source->started_us = gw_now_us();
-    gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(), on_setup_reply, source);
+    gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(gw_move_may_post(source->move)),
+                on_setup_reply, source);
     if (!source->direct) {
         gw_qmp_call(qmp, "migrate-set-parameters", parameters(source), on_setup_reply, source);
     } else {
@@ -340,8 +350,10 @@ gw_source_qemu_start(GwSource *source)
         json_object_del(plain, "tls-creds"); /* set once the credentials exist */
         gw_qmp_call(qmp, "migrate-set-parameters", plain, on_setup_reply, source);
     }
-    bool ok =
-        source->direct ? start_direct(source, vm, &error) : start_on_lane(source, qmp, &error);
+    bool ok = source->direct ? start_direct(source, vm, &error)
+              : gw_move_may_post(source->move)
+                  ? gw_source_post_start(source, qmp, on_started, &error)
+                  : start_on_lane(source, qmp, &error);
     if (!ok) {
         gw_move_event(source->move, GW_MOVE_EVENT_FAILED, error);
     }
@@ -446,6 +458,13 @@ on_migration_state(json_t *answer, const GError *error, void *data)
         return; /* the next try asks again; QEMU's end is told by its event */
     }
     const char *status = gw_json_str(answer, "status", "");
+    if (g_str_has_prefix(status, "postcopy-")) {
+        gw_move_fail(source->move, GW_MOVE_EVENT_QEMU_GONE, GW_ERROR_GUEST_LOST,
+                     "VM '%s': the target did not get to run it, and QEMU on this host cannot take "
+                     "back a guest that it has begun to send as post-copy",
+                     source->move->vm_name);
+        return;
+    }
     if (g_strv_contains(over, status)) {
         source->asked_us = gw_now_us();
         gw_qmp_call(qmp, "cont", NULL, on_continued, source);

@@ -50,10 +50,10 @@ on_refuse_timeout(gpointer data)
  * All three in any order: loaded by QEMU, proven by the digests, given up by the source. From the
  * first on, the others have refuse-timeout to come.
  */
-static void
-check_handed_to_us(GwTarget *target)
+void
+gw_target_check_handed(GwTarget *target)
 {
-    bool whole = target->loaded && (target->stream_whole || target->direct);
+    bool whole = target->loaded && (target->stream_whole || target->direct || target->post.loaded);
     bool begun = target->loaded || target->stream_whole || target->given_up;
     int64_t wait_ms = target->move->moves->options.refuse_timeout_ms;
 
@@ -75,7 +75,9 @@ on_migration_status(GwTarget *target, const char *status)
 {
     if (strcmp(status, "completed") == 0) {
         target->loaded = true;
-        check_handed_to_us(target);
+        gw_target_check_handed(target);
+    } else if (strcmp(status, "postcopy-active") == 0) {
+        gw_target_post_await_load(target);
     } else if (strcmp(status, "failed") == 0) {
         gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
                      "VM '%s': QEMU on host '%s' could not load the guest; its log is %s",
@@ -104,7 +106,9 @@ on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
         return;
     }
     gw_move_fail(move, GW_MOVE_EVENT_QEMU_GONE,
-                 move->state == GW_MOVE_ACCEPTED ? GW_ERROR_GUEST_LOST : GW_ERROR_FAILED,
+                 move->state == GW_MOVE_INCOMING || move->state == GW_MOVE_PREPARING
+                     ? GW_ERROR_FAILED
+                     : GW_ERROR_GUEST_LOST,
                  "VM '%s': QEMU on host '%s' ended: %s", move->vm_name,
                  move->moves->options.host_name, reason);
 }
@@ -199,10 +203,16 @@ start_direct(GwTarget *target, GwVm *vm, GError **error)
 
 /* late-block-activate: the disks stay the source's until the guest is started here. */
 static json_t *
-capability_list(void)
+capability_list(bool may_post)
 {
-    return json_pack("{s:[{s:s, s:b}, {s:s, s:b}]}", "capabilities", "capability", "events",
-                     "state", 1, "capability", "late-block-activate", "state", 1);
+    static const char *const names[] = {"events", "late-block-activate", "return-path",
+                                        "postcopy-ram", "postcopy-preempt"};
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < (may_post ? G_N_ELEMENTS(names) : 2); i++) {
+        json_array_append_new(list, json_pack("{s:s, s:b}", "capability", names[i], "state", 1));
+    }
+    return json_pack("{s:o}", "capabilities", list);
 }
 
 static void
@@ -228,9 +238,11 @@ on_vm_prepared(GwVm *vm, const GError *error, void *data)
     target->observing = true;
     gw_vm_observe(vm, on_vm_event, target);
     GwQmp *qmp = gw_vm_qmp(vm);
-    gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(), on_setup_reply, target);
-    bool ok =
-        target->direct ? start_direct(target, vm, &failure) : listen_on_lane(target, qmp, &failure);
+    gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(gw_move_may_post(target->move)),
+                on_setup_reply, target);
+    bool ok = target->direct                   ? start_direct(target, vm, &failure)
+              : gw_move_may_post(target->move) ? gw_target_post_listen(target, qmp, &failure)
+                                               : listen_on_lane(target, qmp, &failure);
     if (!ok) {
         gw_move_event(target->move, GW_MOVE_EVENT_FAILED, failure);
     }
@@ -281,6 +293,8 @@ answer_source(GwTarget *target)
 
     if (state == GW_MOVE_RUNNING) {
         send_answer(target, "running");
+    } else if (state == GW_MOVE_FETCHING) {
+        send_answer(target, "fetching");
     } else if (state == GW_MOVE_REFUSED && !gw_move_vm(target->move)) {
         /* The source may resume as soon as it hears of it, so QEMU's end comes first. */
         send_answer(target, "refused");
@@ -319,7 +333,7 @@ on_given_up(GwTarget *target, json_t *message)
                      move->peer, move->vm_name);
     } else {
         target->given_up = true;
-        check_handed_to_us(target);
+        gw_target_check_handed(target);
         ask_whether_loaded(target);
     }
     answer_source(target);
@@ -371,7 +385,14 @@ on_stream_end(GwLane *lane, const GwLaneStreamEnd *end, void *data)
     gw_json_set_str(record, "digest", end->digest);
     gw_json_set_int(record, "stream_bytes", (int64_t)end->stream_bytes);
     target->stream_whole = true;
-    check_handed_to_us(target);
+    gw_target_check_handed(target);
+}
+
+/* To post-copy: what QEMU needs to run the guest may be in its hands already. */
+static bool
+is_switching(const GwTarget *target)
+{
+    return target->given_up && gw_move_may_post(target->move);
 }
 
 static void
@@ -379,12 +400,13 @@ on_closed(GwLane *lane, const GError *error, void *data)
 {
     GwTarget *target = data;
     GwMove *move = target->move;
-    bool whole = target->stream_whole || (target->direct && target->loaded);
+    bool whole = target->stream_whole || (target->direct && target->loaded) || is_switching(target);
     g_autoptr(GError) reason = g_error_copy(error);
 
     g_prefix_error(&reason, "VM '%s': session with host '%s' ended: ", move->vm_name, move->peer);
     gw_lane_stats(lane, &target->lane_stats);
     g_clear_pointer(&target->lane, gw_lane_free);
+    target->post.streams = false;
     /* A stream that is not whole cannot become so: there is no other session for it. */
     if (move->state == GW_MOVE_INCOMING && !whole) {
         gw_move_event(move, GW_MOVE_EVENT_FAILED, reason);
@@ -404,10 +426,12 @@ gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message)
 {
     static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
     GwTarget *target = side_of(move);
-    bool cuts_stream = target->lane && !target->direct && !target->stream_whole;
+    bool cuts_stream =
+        target->lane && !target->direct && !target->stream_whole && !is_switching(target);
 
     gw_lane_free(target->lane);
     target->lane = lane;
+    target->post.streams = target->post.recovers = false;
     gw_lane_set_handlers(lane, &handlers, target);
     if (cuts_stream) {
         gw_move_fail(move, GW_MOVE_EVENT_FAILED, GW_ERROR_UNREACHABLE,
@@ -438,8 +462,11 @@ receive(GwTarget *target)
     if (!target->lane) {
         return; /* its end is told by an event that waits behind this one */
     }
-    if (!target->direct &&
-        !gw_lane_start_stream(target->lane, g_steal_fd(&target->stream_fd), &error)) {
+    bool ok = target->direct ? true
+              : gw_move_may_post(move)
+                  ? gw_target_post_receive(target, &error)
+                  : gw_lane_start_stream(target->lane, g_steal_fd(&target->stream_fd), &error);
+    if (!ok) {
         gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
         return;
     }
@@ -453,7 +480,17 @@ receive(GwTarget *target)
         gw_json_set_str(extra, "psk", target->key);
     }
     gw_move_send(move, target->lane, "prepared", extra);
-    check_handed_to_us(target);
+    gw_target_check_handed(target);
+}
+
+static void
+tell_started(GwTarget *target)
+{
+    if (gw_move_may_post(target->move)) {
+        gw_target_post_started(target);
+    } else {
+        gw_move_event(target->move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
+    }
 }
 
 static void
@@ -466,7 +503,7 @@ on_status_after_start(json_t *answer, const GError *error, void *data)
         return; /* the state's timer starts it again */
     }
     if (gw_json_bool(answer, "running", false)) {
-        gw_move_event(move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
+        tell_started(target);
         return;
     }
     if (!target->first_start) {
@@ -487,13 +524,22 @@ on_start_reply(json_t *answer, const GError *error, void *data)
     GwQmp *qmp = qmp_of(target);
 
     if (!error) {
-        gw_move_event(target->move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
+        tell_started(target);
         return;
     }
     g_free(target->start_error);
     target->start_error = g_strdup(error->message);
     if (qmp) {
         gw_qmp_call(qmp, "query-status", NULL, on_status_after_start, target);
+    }
+}
+
+static void
+observe(GwTarget *target, GwVm *vm)
+{
+    if (!target->observing) {
+        target->observing = true;
+        gw_vm_observe(vm, on_vm_event, target);
     }
 }
 
@@ -513,10 +559,7 @@ start_guest(GwTarget *target)
         return;
     }
     gw_vms_take_over(move->moves->options.vms, vm, move->generation + 1);
-    if (!target->observing) {
-        target->observing = true;
-        gw_vm_observe(vm, on_vm_event, target);
-    }
+    observe(target, vm);
     if (qmp) {
         target->first_start = target->never_started;
         target->never_started = false;
@@ -531,6 +574,7 @@ leave_vm(GwTarget *target)
     GwVm *vm = gw_move_vm(target->move);
 
     g_clear_handle_id(&target->refuse_timer, g_source_remove);
+    gw_target_post_leave(target);
     if (vm && gw_vm_qmp(vm)) {
         gw_qmp_forget(gw_vm_qmp(vm), target);
     }
@@ -575,13 +619,40 @@ refuse(GwTarget *target)
 }
 
 static void
+fetch(GwTarget *target)
+{
+    GwVm *vm = gw_move_vm(target->move);
+
+    if (!vm || gw_vm_state(vm) == GW_VM_STOPPED) {
+        gw_move_fail(target->move, GW_MOVE_EVENT_QEMU_GONE, GW_ERROR_GUEST_LOST,
+                     "VM '%s': QEMU on host '%s' ended before all its pages were there",
+                     target->move->vm_name, target->move->moves->options.host_name);
+        return;
+    }
+    observe(target, vm);
+    gw_target_post_fetch(target);
+    answer_source(target);
+}
+
+static void
+on_stopped(GwVm *vm, const GError *error, void *data)
+{
+    /* What it does not say by itself is in QEMU's log. */
+}
+
+static void
 guest_lost(GwTarget *target)
 {
+    GwVms *vms = target->move->moves->options.vms;
     GwVm *vm = gw_move_vm(target->move);
 
     leave_vm(target);
     if (vm) {
         gw_vm_release(vm);
+    }
+    /* A guest that waits for pages that nobody has will wait for ever. */
+    if (vm && gw_move_may_post(target->move) && gw_vm_state(vm) != GW_VM_STOPPED) {
+        gw_vms_stop(vms, vm, true, 0, on_stopped, NULL);
     }
     answer_source(target);
 }
@@ -606,6 +677,9 @@ target_enter(GwMove *move)
     case GW_MOVE_ACCEPTED:
         start_guest(target);
         break;
+    case GW_MOVE_FETCHING:
+        fetch(target);
+        break;
     case GW_MOVE_RUNNING:
         settle_running(target);
         break;
@@ -620,6 +694,8 @@ target_enter(GwMove *move)
     case GW_MOVE_PREPARED:
     case GW_MOVE_PRECOPY:
     case GW_MOVE_SWITCHOVER:
+    case GW_MOVE_PAUSING:
+    case GW_MOVE_POSTCOPY:
     case GW_MOVE_HANDED_OVER:
     case GW_MOVE_SETTLED:
     case GW_MOVE_ROLLING_BACK:

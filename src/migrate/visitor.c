@@ -130,10 +130,12 @@ record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generat
     const char *id = NULL;
     const char *vm = NULL;
     const char *transport = "lane";
+    const char *mode = GW_MODE_PRE_COPY;
 
     if (!gw_json_need_string(message, "move", &id, error) ||
         !gw_json_need_string(message, "vm", &vm, error) || !gw_check_name("VM name", vm, error) ||
-        !gw_json_opt_string(message, "transport", &transport, error)) {
+        !gw_json_opt_string(message, "transport", &transport, error) ||
+        !gw_json_opt_string(message, "mode", &mode, error)) {
         return NULL;
     }
     if (strcmp(transport, "lane") != 0 && strcmp(transport, "direct") != 0) {
@@ -141,15 +143,19 @@ record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generat
                     transport);
         return NULL;
     }
+    if (!gw_mode_is_valid(mode)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED, "mode '%.40s' is unknown here", mode);
+        return NULL;
+    }
     if (!id_is_valid(id)) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "'%.40s' is not the id of a move", id);
         return NULL;
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s}", "id", id, "vm", vm, "source",
-                     gw_lane_peer_name(lane), "target", moves->options.host_name, "role", "target",
-                     "state", gw_move_state_info(GW_MOVE_PREPARING)->name, "generation",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "id", id, "vm", vm,
+                     "source", gw_lane_peer_name(lane), "target", moves->options.host_name, "role",
+                     "target", "state", gw_move_state_info(GW_MOVE_PREPARING)->name, "generation",
                      (json_int_t)generation, "started", (json_int_t)gw_wall_us(), "transport",
-                     transport);
+                     transport, "mode", mode);
 }
 
 static bool

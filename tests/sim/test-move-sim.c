@@ -56,6 +56,9 @@ typedef struct World {
     uint8_t given_up; /* heard by the target */
     uint8_t started;  /* the target's guest has run at some time */
     uint8_t fresh;    /* ACCEPTED was entered by the daemon that runs now */
+    uint8_t post;     /* the switch was to post-copy */
+    uint8_t failed;   /* ... and the source's QEMU says that it failed */
+    uint8_t whole;    /* the target has all pages of a post-copy */
     uint8_t knows;    /* the target has heard that the source knows the end */
     uint8_t faults;   /* left to happen; bounds the walk */
 } World;
@@ -104,6 +107,9 @@ source_work(World *world)
         world->messages |= MSG_PREPARE;
     } else if (world->source == GW_MOVE_HANDED_OVER) {
         world->messages |= MSG_GIVEN_UP;
+    } else if (world->source == GW_MOVE_POSTCOPY) {
+        bool lost = world->failed || world->source_guest == GUEST_DEAD;
+        world->messages |= lost ? MSG_GIVEN_UP | MSG_ABORT : MSG_GIVEN_UP;
     } else if (world->source == GW_MOVE_ROLLING_BACK || world->source == GW_MOVE_CANCELLING) {
         world->messages |= MSG_ABORT;
     } else if (world->source == GW_MOVE_SETTLED) {
@@ -131,6 +137,8 @@ target_work(World *world)
         world->messages |= MSG_PREPARED;
     } else if (world->target == GW_MOVE_REFUSED) {
         world->target_guest = GUEST_NONE;
+    } else if (world->target == GW_MOVE_GUEST_LOST) {
+        world->target_guest = GUEST_DEAD;
     }
     target_answer(world);
 }
@@ -254,6 +262,41 @@ can_arrive(const World *world, Message message)
 /* --- what may happen
  * ------------------------------------------------------------------------------- */
 
+/* To post-copy: the guest is paused by the daemon, then QEMU gets ready, then it is given up. */
+static void
+postcopy_steps(Walk *walk, const World *now)
+{
+    World next = *now;
+
+    if (now->source_down) {
+        return;
+    }
+    if (now->source == GW_MOVE_PRECOPY) {
+        source_event(&next, GW_MOVE_EVENT_POSTCOPY_WANTED);
+    } else if (now->source == GW_MOVE_PAUSING && now->source_guest == GUEST_RUNNING) {
+        next.source_guest = GUEST_PAUSED;
+    } else if (now->source == GW_MOVE_PAUSING && now->source_guest == GUEST_PAUSED) {
+        next.post = 1;
+        source_event(&next, GW_MOVE_EVENT_POSTCOPY_READY);
+        next.messages |= MSG_STREAM;
+    }
+    visit(walk, &next);
+}
+
+/* What QEMU has begun to send as post-copy it may be unable to take back. */
+static void
+cannot_take_back(Walk *walk, const World *now)
+{
+    World next = *now;
+
+    if (!now->source_down && now->post && now->source == GW_MOVE_ROLLING_BACK &&
+        now->source_guest == GUEST_PAUSED) {
+        next.source_guest = GUEST_DEAD;
+        source_event(&next, GW_MOVE_EVENT_QEMU_GONE);
+        visit(walk, &next);
+    }
+}
+
 /* Progress without any fault. */
 static void
 source_steps(Walk *walk, const World *now)
@@ -267,13 +310,14 @@ source_steps(Walk *walk, const World *now)
         source_event(&next, GW_MOVE_EVENT_CHECKS_PASSED);
     } else if (now->source == GW_MOVE_PREPARED) {
         source_event(&next, GW_MOVE_EVENT_STARTED);
-    } else if (now->source == GW_MOVE_PRECOPY && now->source_guest == GUEST_RUNNING) {
+    } else if ((now->source == GW_MOVE_PRECOPY || now->source == GW_MOVE_PAUSING) &&
+               now->source_guest == GUEST_RUNNING) {
         next.source_guest = GUEST_PAUSED;
         source_event(&next, GW_MOVE_EVENT_GUEST_STOPPED);
     } else if (now->source == GW_MOVE_SWITCHOVER && now->source_guest == GUEST_PAUSED) {
         next.messages |= MSG_STREAM;
         source_event(&next, GW_MOVE_EVENT_STREAM_SENT);
-    } else if (now->source == GW_MOVE_HANDED_OVER) {
+    } else if (now->source == GW_MOVE_HANDED_OVER || now->source == GW_MOVE_POSTCOPY) {
         source_event(&next, GW_MOVE_EVENT_TIMEOUT);
     } else if (now->source == GW_MOVE_ROLLING_BACK || now->source == GW_MOVE_CANCELLING) {
         bool alive = now->source_guest != GUEST_DEAD;
@@ -303,7 +347,15 @@ target_steps(Walk *walk, const World *now)
     } else if (now->target == GW_MOVE_ACCEPTED) {
         next.target_guest = GUEST_RUNNING;
         next.started = 1;
-        target_event(&next, GW_MOVE_EVENT_GUEST_RUNNING);
+        target_event(&next, now->post && !now->whole ? GW_MOVE_EVENT_GUEST_FETCHING
+                                                     : GW_MOVE_EVENT_GUEST_RUNNING);
+    } else if (now->target == GW_MOVE_FETCHING && now->target_guest == GUEST_DEAD) {
+        target_event(&next, GW_MOVE_EVENT_QEMU_GONE);
+    } else if (now->target == GW_MOVE_FETCHING &&
+               (now->whole || (!now->failed && now->source_guest == GUEST_PAUSED))) {
+        /* Also while the source's daemon is down: the last page may have come before. */
+        next.whole = 1;
+        target_event(&next, GW_MOVE_EVENT_FETCHED);
     }
     visit(walk, &next);
 }
@@ -395,6 +447,9 @@ fault_event(Walk *walk, const World *now, bool at_source, GwMoveEvent event)
     World next = *now;
 
     next.faults--;
+    if (at_source && now->source == GW_MOVE_POSTCOPY && event == GW_MOVE_EVENT_FAILED) {
+        next.failed = 1;
+    }
     if (at_source && !now->source_down) {
         source_event(&next, event);
         visit(walk, &next);
@@ -490,8 +545,8 @@ describe(const World *world)
 static bool
 source_gave_up(GwMoveState durable)
 {
-    return durable == GW_MOVE_HANDED_OVER || durable == GW_MOVE_SETTLED ||
-           durable == GW_MOVE_GUEST_LOST;
+    return durable == GW_MOVE_HANDED_OVER || durable == GW_MOVE_POSTCOPY ||
+           durable == GW_MOVE_SETTLED || durable == GW_MOVE_GUEST_LOST;
 }
 
 static void
@@ -566,6 +621,7 @@ check_comes_to_an_end(const World *from)
         settled = is_settled(now);
         restarts(&one, now);
         deliveries(&one, now);
+        postcopy_steps(&one, now);
         source_steps(&one, now);
         target_steps(&one, now);
     }
@@ -598,6 +654,8 @@ test_every_order_of_events(void)
             check_comes_to_an_end(now);
         }
         source_steps(&walk, now);
+        postcopy_steps(&walk, now);
+        cannot_take_back(&walk, now);
         target_steps(&walk, now);
         afterwards(&walk, now);
         deliveries(&walk, now);

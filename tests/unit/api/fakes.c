@@ -215,6 +215,13 @@ gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *da
     report_later(&(Later){.json_done = callback, .data = data});
 }
 
+void
+gw_moves_postcopy(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data)
+{
+    NOTE("postcopy %s;", id);
+    report_later(&(Later){.json_done = callback, .data = data});
+}
+
 json_t *
 gw_moves_get(GwMoves *moves, const char *id)
 {

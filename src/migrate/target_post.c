@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The receiving host in a move that may switch to post-copy.
+ *
+ * QEMU listens on a socket of the move's own; the daemon connects to it once for the main channel,
+ * whose other direction is the return path, and once more when the source has opened the preempt
+ * channel. After the switch the guest is loaded when QEMU has left "inmigrate"; in FETCHING its
+ * pages come until QEMU says "completed". A QEMU that pauses the post-copy, because a session
+ * ended, is made to listen anew as soon as the source has a new session.
+ *
+ * Main context. Owns a timer of the move. Fails by events to the mover.
+ */
+#include "base/fd.h"
+#include "base/units.h"
+#include "migrate/internal.h"
+
+#include <string.h>
+
+#define LOAD_POLL_MS  5
+#define FETCH_POLL_MS 100
+
+static GwQmp *
+qmp_of(GwTarget *target)
+{
+    GwVm *vm = gw_move_vm(target->move);
+
+    return vm ? gw_vm_qmp(vm) : NULL;
+}
+
+static void
+fail_setup(GwTarget *target, const GError *error)
+{
+    gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
+                 "VM '%s': host '%s' cannot get ready for a post-copy: %s", target->move->vm_name,
+                 target->move->moves->options.host_name, error->message);
+}
+
+/* --- QEMU's connections ----------------------------------------------------------------------- */
+
+static void
+on_listening(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    g_autoptr(GError) failure = NULL;
+
+    if (error) {
+        fail_setup(target, error);
+        return;
+    }
+    target->stream_fd = gw_post_connect(target->move, target->post.path, &failure);
+    if (target->stream_fd < 0) {
+        fail_setup(target, failure);
+        return;
+    }
+    gw_move_event(target->move, GW_MOVE_EVENT_READY, NULL);
+}
+
+static char *
+next_uri(GwTarget *target, GError **error)
+{
+    g_free(target->post.path);
+    target->post.path = gw_post_socket_path(target->move, target->post.n_sockets++, error);
+    return target->post.path ? g_strconcat("unix:", target->post.path, NULL) : NULL;
+}
+
+bool
+gw_target_post_listen(GwTarget *target, GwQmp *qmp, GError **error)
+{
+    g_autofree char *uri = next_uri(target, error);
+
+    if (!uri) {
+        return false;
+    }
+    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), on_listening, target);
+    return true;
+}
+
+/* After the main channel, which was connected before: QEMU takes the second for the preempt one. */
+static void
+on_opened(GwLane *lane, GwLaneBytes channel, void *data)
+{
+    GwTarget *target = data;
+    g_autoptr(GError) error = NULL;
+
+    if (channel != GW_LANE_PREEMPT || !target->post.path) {
+        return;
+    }
+    g_auto(GwFd) fd = gw_post_connect(target->move, target->post.path, &error);
+    if (fd < 0 ||
+        !gw_lane_open_bytes(lane, channel, g_steal_fd(&fd), GW_LANE_BYTES_WRITE, &error)) {
+        fail_setup(target, error);
+    }
+}
+
+bool
+gw_target_post_receive(GwTarget *target, GError **error)
+{
+    g_auto(GwFd) back = gw_fd_dup(target->stream_fd, error);
+
+    if (back < 0) {
+        return false;
+    }
+    target->post.streams = true;
+    gw_lane_set_opened(target->lane, on_opened);
+    return gw_lane_start_stream(target->lane, g_steal_fd(&target->stream_fd), error) &&
+           gw_lane_open_bytes(target->lane, GW_LANE_RETURN_PATH, g_steal_fd(&back),
+                              GW_LANE_BYTES_READ, error);
+}
+
+/* --- loading ---------------------------------------------------------------------------------- */
+
+static void
+on_run_state(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+
+    if (target->move->state == GW_MOVE_INCOMING && !error &&
+        strcmp(gw_json_str(answer, "status", ""), "paused") == 0) {
+        g_clear_handle_id(&target->post.timer, g_source_remove);
+        target->loaded = target->post.loaded = true;
+        gw_target_check_handed(target);
+    }
+}
+
+static gboolean
+on_load_poll(gpointer data)
+{
+    GwTarget *target = data;
+    GwQmp *qmp = qmp_of(target);
+
+    if (qmp) {
+        gw_qmp_call(qmp, "query-status", NULL, on_run_state, target);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+/* QEMU has no event for it. */
+void
+gw_target_post_await_load(GwTarget *target)
+{
+    if (target->move->state == GW_MOVE_INCOMING && target->post.timer == 0) {
+        target->post.timer = g_timeout_add(LOAD_POLL_MS, on_load_poll, target);
+    }
+}
+
+static void
+on_started_status(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+
+    if (!error) {
+        bool whole = strcmp(gw_json_str(answer, "status", ""), "completed") == 0;
+        gw_move_event(target->move,
+                      whole ? GW_MOVE_EVENT_GUEST_RUNNING : GW_MOVE_EVENT_GUEST_FETCHING, NULL);
+    } /* else the state's timer starts it again */
+}
+
+void
+gw_target_post_started(GwTarget *target)
+{
+    GwQmp *qmp = qmp_of(target);
+
+    if (qmp) {
+        gw_qmp_call(qmp, "query-migrate", NULL, on_started_status, target);
+    }
+}
+
+/* --- fetching --------------------------------------------------------------------------------- */
+
+/* The source sees its end and comes again. */
+static void
+begin_anew(GwTarget *target, const char *why)
+{
+    GwLogFields fields = gw_move_log_fields(target->move);
+
+    gw_warn(&fields, "the post-copy needs a new session: %s", why);
+    target->post.streams = false;
+    g_clear_pointer(&target->lane, gw_lane_free);
+}
+
+static void
+on_recovering(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    g_autoptr(GError) failure = NULL;
+
+    target->post.recovers = false;
+    if (!target->lane || target->move->state != GW_MOVE_FETCHING) {
+        return;
+    }
+    if (error) {
+        begin_anew(target, error->message);
+        return;
+    }
+    target->stream_fd = gw_post_connect(target->move, target->post.path, &failure);
+    if (target->stream_fd < 0 || !gw_target_post_receive(target, &failure)) {
+        begin_anew(target, failure->message);
+        return;
+    }
+    gw_move_send(target->move, target->lane, "resume", NULL);
+}
+
+static void
+recover(GwTarget *target)
+{
+    GwQmp *qmp = qmp_of(target);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *uri = next_uri(target, &error);
+
+    if (!uri) {
+        begin_anew(target, error->message);
+        return;
+    }
+    if (qmp) {
+        target->post.recovers = true;
+        gw_qmp_call(qmp, "migrate-recover", json_pack("{s:s}", "uri", uri), on_recovering, target);
+    }
+}
+
+static void
+on_fetch_status(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    const char *status = gw_json_str(answer, "status", "");
+
+    if (error || target->move->state != GW_MOVE_FETCHING) {
+        return;
+    }
+    if (json_object_get(answer, "postcopy-latency")) {
+        gw_json_set_int(target->move->record, "fault_latency_us",
+                        gw_json_int(answer, "postcopy-latency", 0) / 1000);
+    }
+    if (strcmp(status, "completed") == 0) {
+        gw_move_event(target->move, GW_MOVE_EVENT_FETCHED, NULL);
+    } else if (strcmp(status, "postcopy-paused") == 0 && target->lane && !target->post.recovers) {
+        if (target->post.streams) {
+            begin_anew(target, "QEMU lost the old one");
+        } else {
+            recover(target);
+        }
+    }
+}
+
+static gboolean
+on_fetch_poll(gpointer data)
+{
+    GwTarget *target = data;
+    GwQmp *qmp = qmp_of(target);
+
+    if (qmp) {
+        gw_qmp_call(qmp, "query-migrate", NULL, on_fetch_status, target);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+void
+gw_target_post_fetch(GwTarget *target)
+{
+    g_clear_handle_id(&target->post.timer, g_source_remove);
+    target->post.timer = g_timeout_add(FETCH_POLL_MS, on_fetch_poll, target);
+}
+
+void
+gw_target_post_leave(GwTarget *target)
+{
+    g_clear_handle_id(&target->post.timer, g_source_remove);
+    g_clear_pointer(&target->post.path, g_free);
+}
