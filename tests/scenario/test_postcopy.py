@@ -68,3 +68,83 @@ def test_busy_writer(make_cluster):
     print(json.dumps({"total_ms": move["total_ms"], "downtime_ms": move["downtime_ms"],
                       "downtime_observed_ms": switch_ms(vm), "bytes": move["bytes"],
                       "fault_latency_us": cluster.beta.move(move_id).get("fault_latency_us")}))
+
+
+def test_hybrid_and_by_hand(make_cluster):
+    """Hybrid goes on as pre-copy until it is told otherwise."""
+    cluster = make_cluster(Veth, mbit=100, settings=SHORT)
+    vm, move_id = start(cluster, mode="hybrid", rate=40, set=96, fill=16)
+    wait_for(lambda: cluster.alpha.move(move_id)["state"] == "precopy", "the pre-copy", 60, 0.02)
+    cluster.alpha.godwit("migration", "postcopy", move_id)
+    finish(cluster, vm, move_id)
+
+
+def start_slow(cluster, **options):
+    """Minutes of work for the link, if it is not given more of it: time for accidents."""
+    vm, move_id = start(cluster, mode="hybrid", rate=5, set=64, fill=80, **options)
+    wait_for(lambda: (cluster.alpha.move(move_id).get("bytes") or {}).get("wire", 0) > 1 << 20,
+             "the stream to flow", 60, 0.02)
+    cluster.alpha.godwit("migration", "postcopy", move_id)
+    wait_fetching(cluster, move_id)
+    return vm, move_id
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["source", "target"])
+def test_connections_are_killed(make_cluster, end):
+    cluster = make_cluster(Veth, mbit=50, settings=SHORT)
+    vm, move_id = start_slow(cluster)
+    for _ in range(3):
+        time.sleep(0.5)  # some of the work
+        host = cluster.hosts[end]
+        killed = host.namespace.run(["ss", "-K", "-t", "state", "established",
+                                     "dst", cluster.other(host).address])
+        assert killed.returncode == 0, killed.stderr
+    finish(cluster, vm, move_id)
+    assert "needs a new session" not in cluster.beta.log.read_text(), "the session outlives it"
+
+
+def test_link_is_down_for_20_s(make_cluster):
+    cluster = make_cluster(Wanbox, mbit=50, delay_ms=10, settings=SHORT)
+    vm, move_id = start_slow(cluster)
+    cluster.link.down()
+    time.sleep(20)  # the outage itself
+    cluster.link.up()
+    finish(cluster, vm, move_id)
+    assert "needs a new session" not in cluster.beta.log.read_text(), "the session outlives it"
+
+
+def test_session_times_out(make_cluster):
+    """QEMU pauses the post-copy; a new session resumes it as soon as the link is back."""
+    cluster = make_cluster(Wanbox, mbit=50, delay_ms=10,
+                           settings={"peer": {"session-timeout": "5s"}})
+    vm, move_id = start_slow(cluster)
+    cluster.link.down()
+    wait_for(lambda: "asking again" in cluster.alpha.log.read_text(), "the session to end", 60)
+    time.sleep(5)  # some tries without a link
+    cluster.link.up()
+    finish(cluster, vm, move_id)
+    assert "goes on over a new session" in cluster.alpha.log.read_text()
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["source", "target"])
+def test_daemon_is_killed(make_cluster, end):
+    cluster = make_cluster(Veth, mbit=50, settings=SHORT)
+    vm, move_id = start_slow(cluster)
+    host = cluster.hosts[end]
+    host.kill()
+    time.sleep(1)
+    host.start()
+    finish(cluster, vm, move_id)
+    assert "goes on over a new session" in cluster.alpha.log.read_text()
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["source", "target"])
+def test_qemu_is_killed(make_cluster, end):
+    """Half a guest is none: both records say so, and no half runs on."""
+    cluster = make_cluster(Veth, mbit=50, settings=SHORT)
+    vm, move_id = start_slow(cluster)
+    os.kill(cluster.hosts[end].qemu_pid(vm.name), signal.SIGKILL)
+    for host in cluster.hosts:
+        cluster.wait_move(host, move_id, 60)
+        assert host.move(move_id)["outcome"] == "guest-lost", host.move(move_id)
+    wait_for(lambda: not cluster.running_on(vm), "the other half to end", 30)
