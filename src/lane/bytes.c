@@ -12,12 +12,17 @@
  * Fails by ending the session with GW_ERROR_PROTOCOL if the peer sends bytes of a channel that it
  * has not opened, or has ended.
  */
+#include "base/units.h"
 #include "lane/session.h"
 #include "lane/wake.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+
+#define N_REQUESTS 255u
 
 typedef struct ByteChannel {
     GwFd fd; /* GW_FD_NONE: not opened here */
@@ -42,9 +47,12 @@ struct GwBytes {
 
     /* --- thread --- */
     ByteChannel channels[GW_CHANNEL_N_BYTES];
-    GwFrame *frame; /* being written; NULL: none */
-    size_t written; /* of its payload */
-    bool blocked;   /* its socket takes no more now */
+    GwFrame *frame;   /* being written; NULL: none */
+    size_t written;   /* of its payload */
+    bool blocked;     /* its socket takes no more now */
+    int64_t asked_us; /* the oldest page request that was not answered; 0: none is out */
+    unsigned n_requests;
+    uint32_t request_us[N_REQUESTS]; /* a ring */
     int64_t cpu_us;
 };
 
@@ -75,6 +83,9 @@ send_some(GwBytes *bytes, unsigned index)
         frame->causes = (GwFrameCauses){.opaque_bytes = (uint32_t)n};
         frame->header.channel = (uint16_t)(GW_CHANNEL_FIRST_BYTES + index);
         gw_outbox_push(bytes->lane->urgent_outbox, frame);
+        if (index + GW_CHANNEL_FIRST_BYTES == GW_CHANNEL_RETURN_PATH && bytes->asked_us == 0) {
+            bytes->asked_us = gw_now_us();
+        }
         return true;
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -93,6 +104,42 @@ send_all(GwBytes *bytes)
                send_some(bytes, i)) {
         }
     }
+}
+
+/* --- figures ---------------------------------------------------------------------------------- */
+
+static int
+by_value(const void *a, const void *b)
+{
+    const uint32_t *left = a, *right = b;
+
+    return (*left > *right) - (*left < *right);
+}
+
+/*
+ * How long a page request took is seen where QEMU asks. Of several at once the first counts; what
+ * else goes over the return path is rare.
+ */
+static void
+note_answer(GwBytes *bytes)
+{
+    uint32_t sorted[N_REQUESTS];
+    GwLaneStats *stats = &bytes->lane->stats;
+
+    if (bytes->asked_us == 0) {
+        return;
+    }
+    int64_t took_us = MIN(gw_now_us() - bytes->asked_us, (int64_t)UINT32_MAX);
+
+    bytes->request_us[bytes->n_requests++ % N_REQUESTS] = (uint32_t)took_us;
+    bytes->asked_us = 0;
+    unsigned n = MIN(bytes->n_requests, N_REQUESTS);
+    memcpy(sorted, bytes->request_us, n * sizeof(sorted[0]));
+    qsort(sorted, n, sizeof(sorted[0]), by_value);
+    pthread_mutex_lock(&bytes->lane->lock);
+    stats->requests = bytes->n_requests;
+    stats->request_us = sorted[n / 2];
+    pthread_mutex_unlock(&bytes->lane->lock);
 }
 
 /* --- from the peer ---------------------------------------------------------------------------- */
@@ -168,6 +215,9 @@ take_frame(GwBytes *bytes)
         channel->peer_ended = true;
         shutdown(channel->fd, SHUT_WR);
         return true;
+    }
+    if (bytes->frame->header.channel == GW_CHANNEL_PREEMPT && bytes->written == 0) {
+        note_answer(bytes);
     }
     return write_payload(bytes, channel);
 }

@@ -77,6 +77,8 @@ typedef struct GwLaneStats {
     uint64_t in_flight_bytes; /* handed to TCP or queued, not acknowledged by the peer */
     uint64_t rate_bytes_s;    /* what the peer acknowledged, over the last second */
     uint64_t rtt_us;          /* smallest seen */
+    uint64_t requests;        /* that went over the return path and were answered by the preempt */
+    uint64_t request_us;      /* ... channel: median time of the last ones, QEMU's share included */
     uint64_t cpu_us;          /* of this lane's worker threads */
     uint64_t memory_bytes;    /* held for the stream: tags, copies, buffers, indexes */
     bool opaque;              /* the parser has handed the rest over */

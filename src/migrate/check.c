@@ -313,8 +313,8 @@ gather_facts(GwCheckRun *run, GwVm *vm)
     g_autofree char *text = gw_definition_text(gw_vm_definition(vm));
     GwQmp *qmp = gw_vm_qmp(vm);
 
-    run->facts = json_pack("{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:s, s:O}", "service", "move", "do",
-                           "check", "protocol", GW_CHECK_PROTOCOL, "oldest_protocol",
+    run->facts = json_pack("{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:s, s:O}", "service", "move",
+                           "do", "check", "protocol", GW_CHECK_PROTOCOL, "oldest_protocol",
                            GW_CHECK_OLDEST_PROTOCOL, "godwit", GODWIT_VERSION, "vm", vm_name(run),
                            "transport", gw_json_str(run->request, "transport", "lane"), "mode",
                            gw_json_str(run->request, "mode", GW_MODE_PRE_COPY), "definition", text,

@@ -69,7 +69,7 @@ typedef struct GwMoveRequest {
  *   started ended (µs, wall)  percent stage round rate_bytes_s dirty_rate_bytes_s
  *   expected_downtime_ms left_ms  total_ms downtime_qemu_ms  rounds
  *   bytes {wire page zero opaque control overhead stream}  pages zero_pages digest
- *   postcopy (it has switched)  fault_latency_us (QEMU's mean over page faults; target)
+ *   postcopy (it has switched)  page_requests page_request_us (median; target)
  *   source_qemu target_qemu accel  history [{state, reason, at}]
  */
 typedef void (*GwMovesJsonFn)(json_t *value, const GError *error, void *data);

@@ -734,6 +734,10 @@ target_report(GwMove *move, json_t *record)
     gw_json_set_int(record, "pages", (int64_t)stats->pages);
     gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
     gw_json_set_int(record, "cpu_us", (int64_t)stats->cpu_us);
+    if (stats->requests > 0) {
+        gw_json_set_int(record, "page_requests", (int64_t)stats->requests);
+        gw_json_set_int(record, "page_request_us", (int64_t)stats->request_us);
+    }
     if (target->started_us > 0 && !json_object_get(record, "ended")) {
         gw_json_set_int(record, "total_ms", (gw_now_us() - target->started_us) / 1000);
     }

@@ -226,10 +226,6 @@ on_fetch_status(json_t *answer, const GError *error, void *data)
     if (error || target->move->state != GW_MOVE_FETCHING) {
         return;
     }
-    if (json_object_get(answer, "postcopy-latency")) {
-        gw_json_set_int(target->move->record, "fault_latency_us",
-                        gw_json_int(answer, "postcopy-latency", 0) / 1000);
-    }
     if (strcmp(status, "completed") == 0) {
         gw_move_event(target->move, GW_MOVE_EVENT_FETCHED, NULL);
     } else if (strcmp(status, "postcopy-paused") == 0 && target->lane && !target->post.recovers) {
