@@ -121,10 +121,10 @@ add(GPtrArray *ranges, GwRamRange *read, GError **error)
 static const char *
 find_view(const char *text)
 {
-    static const char view[] = "FlatView #";
-    const char *space = strstr(text, " AS \"memory\", root: ");
+    const char *view = strstr(text, "FlatView #");
+    const char *space = view ? strstr(view, " AS \"memory\", root: ") : NULL;
 
-    return space && strstr(text, view) < space ? strchr(space, '\n') : NULL;
+    return space ? strchr(space, '\n') : NULL;
 }
 
 GPtrArray *

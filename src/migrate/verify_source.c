@@ -38,6 +38,7 @@ typedef struct GwSourceVerify {
     GBytes *theirs;
     GwRamHashRequest drills[MAX_DRILLS];
     unsigned n_drills;
+    unsigned n_drilled;
     uint64_t pages;
     uint64_t mismatches;
     GString *named;
@@ -154,9 +155,8 @@ finish(GwSourceVerify *verify)
 static void
 go_on(GwSourceVerify *verify)
 {
-    if (verify->n_drills > 0) {
-        GwRamHashRequest drill = verify->drills[--verify->n_drills];
-        ask(verify, &drill);
+    if (verify->n_drilled < verify->n_drills) {
+        ask(verify, &verify->drills[verify->n_drilled++]);
         return;
     }
     if (verify->mismatches > 0) {
