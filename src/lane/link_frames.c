@@ -18,6 +18,23 @@
 /* --- receiving -------------------------------------------------------------------------------- */
 
 static bool
+handle_ack(GwLink *link, const GwFrame *frame, GError **error)
+{
+    GwLane *lane = link->lane;
+    bool urgent = frame->header.type == GW_FRAME_BYTES_ACK;
+    GwAck ack;
+
+    if (!gw_ack_decode(gw_frame_payload(frame), frame->header.payload_bytes, &ack, error) ||
+        !gw_outbox_acked(urgent ? lane->urgent_outbox : lane->outbox, &ack, gw_now_us(), error)) {
+        return false;
+    }
+    if (urgent) {
+        gw_wake_raise(lane->bytes_fd);
+    }
+    return true;
+}
+
+static bool
 handle_number(GwLink *link, const GwFrame *frame, GError **error)
 {
     int64_t now_us = gw_now_us();
@@ -25,15 +42,6 @@ handle_number(GwLink *link, const GwFrame *frame, GError **error)
 
     if (!gw_number_decode(gw_frame_payload(frame), frame->header.payload_bytes, &number, error)) {
         return false;
-    }
-    if (frame->header.type == GW_FRAME_ACK) {
-        return gw_outbox_acked(link->lane->outbox, number, now_us, error);
-    }
-    if (frame->header.type == GW_FRAME_BYTES_ACK) {
-        bool acked = gw_outbox_acked(link->lane->urgent_outbox, number, now_us, error);
-
-        gw_wake_raise(link->lane->bytes_fd);
-        return acked;
     }
     if (frame->header.type == GW_FRAME_PING) {
         link->pong_pending = true;
@@ -84,6 +92,7 @@ handle_frame(GwLink *link, GwFrame *frame, GError **error)
     switch ((unsigned)own->header.type) {
     case GW_FRAME_ACK:
     case GW_FRAME_BYTES_ACK:
+        return handle_ack(link, own, error);
     case GW_FRAME_PING:
     case GW_FRAME_PONG:
         return handle_number(link, own, error);
@@ -180,15 +189,30 @@ gw_link_receive_turn(GwLink *link, GError **error)
 /* --- sending ---------------------------------------------------------------------------------- */
 
 static GwFrame *
+make_frame(GwLink *link, GwFrameType type, const GByteArray *payload)
+{
+    GwFrame *frame = gw_frame_new_with(link->lane->pool, type, payload);
+
+    gw_frame_encode_header(&frame->header, frame->wire);
+    return frame;
+}
+
+static GwFrame *
 make_number_frame(GwLink *link, GwFrameType type, uint64_t number)
 {
     g_autoptr(GByteArray) payload = g_byte_array_sized_new(8);
 
     gw_number_encode(number, payload);
-    GwFrame *frame = gw_frame_new_with(link->lane->pool, type, payload);
+    return make_frame(link, type, payload);
+}
 
-    gw_frame_encode_header(&frame->header, frame->wire);
-    return frame;
+static GwFrame *
+make_ack_frame(GwLink *link, GwFrameType type, const GwAck *ack)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_sized_new(16);
+
+    gw_ack_encode(ack, payload);
+    return make_frame(link, type, payload);
 }
 
 static GwFrame *
@@ -203,13 +227,13 @@ next_ordered(GwLink *link, int64_t now_us)
 static GwFrame *
 next_frame(GwLink *link, int64_t now_us)
 {
-    uint64_t sequence;
+    GwAck ack;
 
-    if (!link->benched && gw_inbox_take_ack(link->lane->urgent_inbox, &sequence)) {
-        return make_number_frame(link, GW_FRAME_BYTES_ACK, sequence);
+    if (!link->benched && gw_inbox_take_ack(link->lane->urgent_inbox, &ack)) {
+        return make_ack_frame(link, GW_FRAME_BYTES_ACK, &ack);
     }
-    if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &sequence)) {
-        return make_number_frame(link, GW_FRAME_ACK, sequence);
+    if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &ack)) {
+        return make_ack_frame(link, GW_FRAME_ACK, &ack);
     }
     if (link->pong_pending) {
         link->pong_pending = false;
@@ -221,12 +245,8 @@ next_frame(GwLink *link, int64_t now_us)
         return make_number_frame(link, GW_FRAME_PING, link->ping_token);
     }
     if (link->goodbye_pending) {
-        GwFrame *goodbye = gw_frame_new_with(link->lane->pool, GW_FRAME_GOODBYE,
-                                             &(GByteArray){.data = NULL, .len = 0});
-
         link->goodbye_pending = false;
-        gw_frame_encode_header(&goodbye->header, goodbye->wire);
-        return goodbye;
+        return make_frame(link, GW_FRAME_GOODBYE, &(GByteArray){.data = NULL, .len = 0});
     }
     return link->benched ? NULL : next_ordered(link, now_us);
 }
@@ -245,6 +265,9 @@ count_sent(GwLink *link, GwFrame *frame)
     } else if (frame->header.type != GW_FRAME_HELLO) {
         stats->page_bytes += causes->page_bytes;
         stats->zero_bytes += causes->zero_bytes;
+        stats->same_bytes += causes->same_bytes;
+        stats->delta_bytes += causes->delta_bytes;
+        stats->delta_pages += causes->delta_pages;
         stats->opaque_bytes += causes->opaque_bytes;
         stats->control_bytes += causes->control_bytes;
     }

@@ -10,10 +10,11 @@
  *     link threads   link.c      one each: its connection, frames both ways, pings, timeouts
  *                    reopen.c    the connecting side's: getting a connection, again and again
  *     inbox thread   target.c    ordered frames of the peer: control messages, QEMU's stream
- *     stream thread  source.c    QEMU → parser → batches → outbox; only while a stream is sent
+ *     stream thread  source.c    QEMU → parser → batches; only while a stream is sent
+ *     encode threads encoder.c   batches → outbox; beside it
  *     bytes thread   bytes.c     byte channels, both ways; only once one was opened
  *
- *     QEMU → source.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
+ *     QEMU → source.c → encoder.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
  *
  * Byte channels have an outbox and an inbox of their own, the urgent ones, and as soon as there is
  * such a channel a link of their own: nothing of the bulk can stand before them but what fills the
@@ -35,6 +36,7 @@
 #include "lane/inbox.h"
 #include "lane/lane.h"
 #include "lane/outbox.h"
+#include "lane/page_target.h"
 
 #include <gio/gio.h>
 #include <pthread.h>
@@ -78,7 +80,9 @@ struct GwLane {
     int64_t session_timeout_ms;
     int64_t silence_us; /* after which a connection is in doubt */
     unsigned n_links;   /* wanted; 0: by measure */
-    GList *addresses;   /* of GInetAddress: where to connect to */
+    unsigned encodings_off;
+    GwPageTargetCaps page_caps;
+    GList *addresses; /* of GInetAddress: where to connect to */
     GwFd stop_fd;
     GwFd cut_fd;
     GwFd bytes_fd;

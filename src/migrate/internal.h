@@ -7,6 +7,8 @@
  *   source.c        the sending host's steps that talk to the target
  *   source_qemu.c   ... and those that talk to QEMU: pre-copy, switchover, roll-back
  *   target.c        the receiving host's steps
+ *   verify_source.c, verify_target.c   `--verify full`: the comparison of the paused guest's memory
+ *   ram_hash.c, ram_map.c   ... and its hashes, and where it is
  *   visitor.c       sessions from other hosts, until it is known which move they are about
  *   check*.c        the checks before a move
  *   source_post.c   post-copy: the sending host
@@ -175,8 +177,10 @@ typedef struct GwSource {
     int64_t stopped_us;
     int64_t running_us;
     GwProgress progress;
-    json_t *ram;            /* QEMU's last figures */
-    GwLaneStats lane_stats; /* the last ones, kept when the lane is gone */
+    struct GwSourceVerify *verify; /* NULL: no comparison is under way */
+    bool verified;                 /* ... it has ended, and all was the same */
+    json_t *ram;                   /* QEMU's last figures */
+    GwLaneStats lane_stats;        /* the last ones, kept when the lane is gone */
 } GwSource;
 
 /* From the beginning: QEMU's end is told by QEMU_GONE. */
@@ -220,6 +224,17 @@ void gw_source_post_look(GwSource *source, const char *status);
 void gw_source_post_heard(GwSource *source, const char *what);
 /* The session is gone, and with it what belonged to it. */
 void gw_source_post_close(GwSource *source);
+/* --- verify_source.c -------------------------------------------------------------------------- */
+
+/* What the comparison may add to the time that SWITCHOVER has. */
+int64_t gw_verify_timeout_ms(uint64_t memory_bytes);
+/* Asked for and not done: it comes before STREAM_SENT. */
+bool gw_source_verify_is_due(const GwSource *source);
+/* Once QEMU has sent everything. Ends by gw_source_check_sent() or FAILED. Again: no effect. */
+void gw_source_verify_begin(GwSource *source);
+/* The target's "verified". */
+void gw_source_verify_answer(GwSource *source, const json_t *message);
+void gw_source_verify_free(GwSource *source);
 
 /* --- target.c --------------------------------------------------------------------------------- */
 
@@ -249,6 +264,10 @@ typedef struct GwTarget {
         bool loaded;   /* what the guest needs to run; its pages may still be on the source */
         bool recovers; /* QEMU was told to listen anew */
     } post;
+    struct GwRamHash *hash; /* once the source has asked for hashes of the memory */
+    bool hash_is_ready;
+    json_t *verify; /* the source's question, not answered; NULL: none */
+    bool verifying; /* it is being answered */
     GwLaneStats lane_stats;
 } GwTarget;
 
@@ -292,6 +311,13 @@ bool gw_post_is_qemu(GwMove *move, int fd, GError **error) GW_MUST_USE;
 GwFd gw_post_connect(GwMove *move, const char *path, GError **error) GW_MUST_USE;
 /* May this user's processes handle page faults, as the target of a post-copy has to? */
 bool gw_post_may_fault(const char *qemu_user);
+/* --- verify_target.c -------------------------------------------------------------------------- */
+
+/* The source's "verify": answered when QEMU has loaded the guest. */
+void gw_target_verify(GwTarget *target, json_t *message);
+/* QEMU has loaded it. */
+void gw_target_verify_loaded(GwTarget *target);
+void gw_target_verify_free(GwTarget *target);
 
 /* --- visitor.c -------------------------------------------------------------------------------- */
 
