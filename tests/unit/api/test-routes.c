@@ -239,7 +239,7 @@ test_list_of_routes(Fixture *fixture, gconstpointer data)
     g_autofree char *text = ask(fixture, "GET", "/v1", NULL);
     g_autoptr(json_t) answer = json_loads(text, 0, NULL);
 
-    g_assert_cmpuint(json_array_size(json_object_get(answer, "routes")), ==, 25);
+    g_assert_cmpuint(json_array_size(json_object_get(answer, "routes")), ==, 26);
     g_assert_null(strstr(text, "\"help\":null"));
     g_assert_null(strstr(text, "\"help\":\"\""));
 }

@@ -595,7 +595,7 @@ test_documents(Fixture *fixture, gconstpointer data)
         check_documented(name, page, completion);
         n_commands++;
     }
-    g_assert_cmpuint(n_commands, ==, 18);
+    g_assert_cmpuint(n_commands, ==, 19);
     run_clear(&run);
 }
 
