@@ -11,11 +11,12 @@
  * with. Memory: 1 MiB beside the page model's and the encoder's. Fails by a stream_end with an
  * error; the peer then gets a stream that ends early.
  */
+#include "base/processor.h"
 #include "base/units.h"
+#include "lane/adapt.h"
 #include "lane/batch.h"
 #include "lane/digest.h"
 #include "lane/encoder.h"
-#include "lane/encodings.h"
 #include "lane/page_source.h"
 #include "lane/session.h"
 #include "lane/wake.h"
@@ -28,9 +29,6 @@
 #define LINGER_MS        1
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
 
-/* From here on a delta that takes as long as the page itself does not pay: 1 Gbit/s. */
-#define FAST_BYTES_S (125u * 1000u * 1000u)
-
 typedef struct GwSource {
     GwLane *lane;
     GwRamParser *parser;
@@ -42,6 +40,12 @@ typedef struct GwSource {
     uint64_t next_checkpoint;
     int64_t cpu_us;
     uint64_t workers_cpu_us; /* that were counted */
+
+    GwAdapt adapt;
+    int64_t sampled_us;            /* when the period began for which is measured: */
+    int64_t waited_link_us;        /* in it */
+    GwEncoderFigures encoder_then; /* at its beginning */
+    GwProcessorTimes times_then;
 } GwSource;
 
 static void
@@ -95,27 +99,49 @@ count(GwSource *source)
     gw_lane_count_cpu(lane, &source->cpu_us);
 }
 
-static GwBatchEffort
-choose_effort(const GwSource *source)
+/* Looks what the stream was waiting for, and how much work is right from now on. */
+static void
+adapt(GwSource *source)
 {
-    bool zstd = !(source->lane->encodings_off & GW_ENCODING_ZSTD);
-    GwOutboxFigures figures;
+    int64_t now_us = gw_now_us();
+    GwProcessorTimes times = source->times_then;
+    GwEncoderFigures encoder;
+    GwOutboxFigures outbox;
 
-    gw_outbox_figures(source->lane->outbox, gw_now_us(), &figures);
-    return (GwBatchEffort){.codec = zstd ? &gw_codec_zstd : &gw_codec_plain,
-                           .zstd_deltas = zstd && figures.rate_bytes_s < FAST_BYTES_S};
+    if (now_us - source->sampled_us < GW_ADAPT_PERIOD_US) {
+        return;
+    }
+    gw_encoder_figures(source->encoder, &encoder);
+    gw_outbox_figures(source->lane->outbox, now_us, &outbox);
+    (void)gw_processor_times(&times);
+    GwAdaptSample sample = {
+        .period_us = now_us - source->sampled_us,
+        .waited_link_us = source->waited_link_us,
+        .waited_encoder_us = (int64_t)(encoder.waited_us - source->encoder_then.waited_us),
+        .encoder_cpu_us = (int64_t)(encoder.cpu_us - source->encoder_then.cpu_us),
+        .n_encoders = encoder.n_workers,
+        .idle_percent = gw_processor_idle_percent(&source->times_then, &times),
+        .rate_bytes_s = outbox.rate_bytes_s,
+    };
+
+    gw_adapt_sample(&source->adapt, &sample);
+    source->sampled_us = now_us;
+    source->waited_link_us = 0;
+    source->encoder_then = encoder;
+    source->times_then = times;
 }
 
 static void
 flush(GwSource *source)
 {
-    GwBatchEffort effort = choose_effort(source);
+    GwBatchEffort effort = gw_adapt_effort(&source->adapt);
 
     if (!gw_batch_is_empty(source->batch)) {
         gw_encoder_put_batch(source->encoder, source->batch, &effort);
         source->batch = gw_encoder_take_batch(source->encoder);
     }
     count(source);
+    adapt(source);
 }
 
 /* The guest's size is known when its first page comes: the list of its blocks stands before. */
@@ -218,13 +244,23 @@ wait_for_qemu(GwSource *source)
     return result >= 0;
 }
 
+static bool
+wait_for_room(GwSource *source)
+{
+    int64_t begin_us = gw_now_us();
+    bool go_on = gw_outbox_wait_room(source->lane->outbox);
+
+    source->waited_link_us += gw_now_us() - begin_us;
+    return go_on;
+}
+
 /* False: the session is over. True: the stream is, orderly or with @error. */
 static bool
 pump(GwSource *source, GError **error)
 {
     GwLane *lane = source->lane;
 
-    while (gw_outbox_wait_room(lane->outbox)) {
+    while (wait_for_room(source)) {
         size_t room;
         uint8_t *space = gw_ram_parser_space(source->parser, &room);
         ssize_t n = recv(lane->stream_fd, space, room, MSG_DONTWAIT);
@@ -281,6 +317,9 @@ run(GwSource *source)
 {
     GError *error = NULL;
 
+    gw_adapt_init(&source->adapt, source->lane->encodings_off);
+    source->sampled_us = gw_now_us();
+    (void)gw_processor_times(&source->times_then);
     source->batch = gw_encoder_take_batch(source->encoder);
     if (pump(source, &error)) {
         end_stream(source, error);
