@@ -4,7 +4,7 @@
  *
  * Owns parser, page model, encoder and the socket to QEMU, which is closed when the thread
  * ends: that is how QEMU learns of a session that died. It reads only while the window has room, so
- * back-pressure reaches QEMU through its socket.
+ * back-pressure reaches QEMU through its socket; room is asked for again with every batch.
  *
  * A batch leaves when it is full, or when QEMU has been silent for LINGER_MS. Every
  * CHECKPOINT_BYTES the digest over all that was taken so far goes behind the batch that it ends
@@ -29,6 +29,11 @@
 #define LINGER_MS        1
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
 
+/* A wait for room that is more than a turn of the lock, and so many batches are then encoded one
+ * after the other. */
+#define BLOCKED_US      200
+#define CAREFUL_BATCHES 8u
+
 typedef struct GwSource {
     GwLane *lane;
     GwRamParser *parser;
@@ -41,6 +46,7 @@ typedef struct GwSource {
     int64_t cpu_us;
     uint64_t workers_cpu_us; /* that were counted */
 
+    unsigned n_careful; /* batches that are still to be encoded one after the other */
     GwAdapt adapt;
     int64_t sampled_us;            /* when the period began for which is measured: */
     int64_t waited_link_us;        /* in it */
@@ -131,8 +137,30 @@ adapt(GwSource *source)
     source->times_then = times;
 }
 
+/*
+ * Batches that are being encoded are in no window yet. Where the link is what the stream waits for,
+ * they would add to what queues: there one goes after the other, which the encoders can afford.
+ */
 static void
-flush(GwSource *source)
+wait_for_room(GwSource *source)
+{
+    if (source->n_careful > 0) {
+        gw_encoder_drain(source->encoder);
+        source->n_careful--;
+    }
+    int64_t begin_us = gw_now_us();
+    /* Whether the session is over is asked again before QEMU is read. */
+    (void)!gw_outbox_wait_room(source->lane->outbox);
+    int64_t waited_us = gw_now_us() - begin_us;
+
+    source->waited_link_us += waited_us;
+    if (waited_us > BLOCKED_US) {
+        source->n_careful = CAREFUL_BATCHES;
+    }
+}
+
+static void
+give_batch(GwSource *source)
 {
     GwBatchEffort effort = gw_adapt_effort(&source->adapt);
 
@@ -141,6 +169,13 @@ flush(GwSource *source)
         source->batch = gw_encoder_take_batch(source->encoder);
     }
     count(source);
+}
+
+static void
+flush(GwSource *source)
+{
+    give_batch(source);
+    wait_for_room(source);
     adapt(source);
 }
 
@@ -244,23 +279,13 @@ wait_for_qemu(GwSource *source)
     return result >= 0;
 }
 
-static bool
-wait_for_room(GwSource *source)
-{
-    int64_t begin_us = gw_now_us();
-    bool go_on = gw_outbox_wait_room(source->lane->outbox);
-
-    source->waited_link_us += gw_now_us() - begin_us;
-    return go_on;
-}
-
 /* False: the session is over. True: the stream is, orderly or with @error. */
 static bool
 pump(GwSource *source, GError **error)
 {
     GwLane *lane = source->lane;
 
-    while (wait_for_room(source)) {
+    while (gw_outbox_wait_room(lane->outbox)) {
         size_t room;
         uint8_t *space = gw_ram_parser_space(source->parser, &room);
         ssize_t n = recv(lane->stream_fd, space, room, MSG_DONTWAIT);
@@ -292,7 +317,7 @@ end_stream(GwSource *source, GError *error)
     if (gw_ram_parser_finish(source->parser, &rest)) {
         add_bytes(source, &rest);
     }
-    flush(source);
+    give_batch(source);
     send_mark(source, GW_FRAME_STREAM_END);
     /* What the owner says next must come behind it. */
     gw_encoder_drain(source->encoder);
@@ -318,6 +343,7 @@ run(GwSource *source)
     GError *error = NULL;
 
     gw_adapt_init(&source->adapt, source->lane->encodings_off);
+    source->n_careful = CAREFUL_BATCHES;
     source->sampled_us = gw_now_us();
     (void)gw_processor_times(&source->times_then);
     source->batch = gw_encoder_take_batch(source->encoder);
