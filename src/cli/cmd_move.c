@@ -18,6 +18,8 @@ typedef struct MoveOptions {
     char *downtime_limit;
     char *max_bandwidth;
     char *timeout;
+    int connections;
+    char *encodings;
 } MoveOptions;
 
 static void
@@ -27,6 +29,7 @@ move_options_clear(MoveOptions *options)
     g_free(options->downtime_limit);
     g_free(options->max_bandwidth);
     g_free(options->timeout);
+    g_free(options->encodings);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(MoveOptions, move_options_clear)
 
@@ -75,6 +78,10 @@ move_request(char **args, const MoveOptions *options, GError **error)
     if (timeout_ms > 0) {
         gw_json_set_int(body, "timeout_ms", timeout_ms);
     }
+    if (options->connections != 0) {
+        gw_json_set_int(body, "connections", options->connections);
+    }
+    gw_json_set_str(body, "encodings", options->encodings);
     return g_steal_pointer(&body);
 }
 
@@ -159,6 +166,10 @@ migrate(GwCli *cli, char **args, GError **error)
          "At most this many bytes per second, e.g. 100M", "R"},
         {"timeout", 0, 0, G_OPTION_ARG_STRING, &chosen.timeout,
          "Give up, and stay, if memory takes longer than this", "T"},
+        {"connections", 0, 0, G_OPTION_ARG_INT, &chosen.connections,
+         "TCP connections to use, 1 to 8; by measure if not given", "N"},
+        {"encodings", 0, 0, G_OPTION_ARG_STRING, &chosen.encodings,
+         "For measuring: all, none, or some of same,delta,reference,visit,zstd", "LIST"},
         {0}};
 
     if (!gw_cli_parse(cli, args, options, 2, 2, error)) {

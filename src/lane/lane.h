@@ -128,6 +128,18 @@ typedef struct GwLaneConnect {
     int64_t silence_ms; /* after which a connection is in doubt and another one opened; 0: 3000 */
 } GwLaneConnect;
 
+/* What a session's owner may wish for; zero is the default. As in GwLaneConnect. */
+typedef struct GwLaneWishes {
+    unsigned n_links;
+    unsigned encodings_off;
+} GwLaneWishes;
+
+/*
+ * Whether this kernel has TCP's congestion control of that name, after loading its module if there
+ * is one. GW_ERROR_UNSUPPORTED names those that it has.
+ */
+bool gw_lane_check_congestion(const char *name, GError **error) GW_MUST_USE;
+
 /*
  * Starts a session; everything, also failure to resolve or connect, is told by the handlers.
  * Transfer full: free it with gw_lane_free() at any time, also from within a handler.

@@ -208,7 +208,7 @@ ask_target(GwCheckRun *run)
     const GwMovesNetwork *network = &run->moves->options.network;
     g_autoptr(GError) error = NULL;
 
-    run->lane = network->connect(target_name(run), &handlers, run, network->network, &error);
+    run->lane = network->connect(target_name(run), NULL, &handlers, run, network->network, &error);
     if (!run->lane) {
         gw_check_add(run->checks, "target-reachable", "error",
                      "add it with 'godwit host add NAME ADDRESS', see 'godwit host list'", "%s",

@@ -22,8 +22,9 @@ typedef struct GwMoves GwMoves;
 
 /* How moves reach other hosts: a seam, because hosts are known further up. */
 typedef struct GwMovesNetwork {
-    GwLane *(*connect)(const char *host, const GwLaneHandlers *handlers, void *data, void *network,
-                       GError **error);
+    /* @wishes: NULL for none. */
+    GwLane *(*connect)(const char *host, const GwLaneWishes *wishes, const GwLaneHandlers *handlers,
+                       void *data, void *network, GError **error);
     /* Address of a known host, borrowed; NULL if it is not known. */
     const char *(*address)(const char *host, void *network);
     void *network;
@@ -44,6 +45,7 @@ typedef struct GwMovesOptions {
     /* Defaults of requests that leave them open; 0: 300 ms, unlimited. */
     int64_t downtime_limit_ms;
     uint64_t max_bandwidth; /* bytes per second */
+    unsigned connections;   /* 0: by measure */
     /* direct transport: the target's ports for QEMU, inclusive. */
     uint16_t direct_port_min;
     uint16_t direct_port_max;
@@ -59,6 +61,8 @@ typedef struct GwMoveRequest {
     int64_t downtime_limit_ms; /* default 300 */
     uint64_t max_bandwidth;    /* bytes per second; default: unlimited */
     int64_t timeout_ms;        /* of the pre-copy; default by configuration */
+    int64_t connections;       /* of the lane; default by configuration */
+    const char *encodings;     /* those that the lane may use (lane/encodings.h); default: all */
 } GwMoveRequest;
 
 /*

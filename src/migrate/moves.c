@@ -7,6 +7,7 @@
  * logged, and not acted upon.
  */
 #include "base/units.h"
+#include "lane/encodings.h"
 #include "migrate/check.h"
 
 #include <string.h>
@@ -266,6 +267,7 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
 {
     const GwMove *other = gw_moves_busy_with(moves, request->vm);
     const char *transport = request->transport ? request->transport : "lane";
+    unsigned encodings = 0;
 
     *vm = gw_vms_find(moves->options.vms, request->vm);
     if (!*vm) {
@@ -290,7 +292,8 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
                     "transport '%.40s' is unknown: use lane or direct", transport);
         return false;
     }
-    return gw_check_name("host name", request->host, error);
+    return (!request->encodings || gw_encodings_parse(request->encodings, &encodings, error)) &&
+           gw_check_name("host name", request->host, error);
 }
 
 static int64_t
@@ -335,6 +338,9 @@ gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callb
     const json_t *run_info = gw_vm_run_info(vm);
     gw_json_set_str(record, "source_qemu", gw_json_str(run_info, "qemu_version", NULL));
     gw_json_set_str(record, "accel", gw_json_str(run_info, "accel", NULL));
+    gw_json_set_str(record, "encodings", request->encodings);
+    gw_json_set_int(record, "connections_wanted",
+                    or_else(request->connections, moves->options.connections));
     GwMove *move = gw_move_new(moves, &gw_source_role, record);
     gw_moves_add(moves, move);
     gw_vm_hold(vm, id);

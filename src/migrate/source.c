@@ -8,6 +8,7 @@
  * "lost", on a new session if the old one died.
  */
 #include "base/units.h"
+#include "lane/encodings.h"
 #include "migrate/check.h"
 
 #include <string.h>
@@ -189,16 +190,31 @@ on_closed(GwLane *lane, const GError *error, void *data)
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, reason);
 }
 
+/* The record may be from another version: an encoding that is not known here is not used. */
+static GwLaneWishes
+lane_wishes(const json_t *record)
+{
+    const char *names = gw_json_str(record, "encodings", "all");
+    unsigned encodings = GW_ENCODING_ALL;
+
+    (void)!gw_encodings_parse(names, &encodings, NULL);
+    return (GwLaneWishes){
+        .n_links = (unsigned)gw_json_int(record, "connections_wanted", 0),
+        .encodings_off = GW_ENCODING_ALL & ~encodings,
+    };
+}
+
 static void
 connect_to_target(GwSource *source)
 {
     static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
     const GwMovesNetwork *network = &source->move->moves->options.network;
+    const GwLaneWishes wishes = lane_wishes(source->move->record);
     g_autoptr(GError) error = NULL;
 
     drop_lane(source);
     source->lane =
-        network->connect(source->move->peer, &handlers, source, network->network, &error);
+        network->connect(source->move->peer, &wishes, &handlers, source, network->network, &error);
     if (source->lane) {
         return;
     }
