@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "core/move_state.h"
 #include "core/progress.h"
+#include "core/switchover.h"
 #include "migrate/migrate.h"
 
 /* What it grows by in a move must fit. */
@@ -155,6 +156,9 @@ typedef struct GwSource {
     bool stream_ended;
     bool stop_seen;
     int64_t downtime_limit_ms; /* the last one given to QEMU */
+    uint64_t threshold;        /* ... and what it may have left then; 0: by its own estimate */
+    GwSwitchover switchover;
+    uint64_t left_bytes; /* in QEMU */
     int64_t started_us;
     int64_t stopped_us;
     int64_t running_us;
