@@ -158,6 +158,7 @@ typedef struct GwSource {
     int64_t downtime_limit_ms; /* the last one given to QEMU */
     uint64_t threshold;        /* ... and what it may have left then; 0: by its own estimate */
     GwSwitchover switchover;
+    unsigned looks; /* since the first round ended */
     uint64_t left_bytes; /* in QEMU */
     int64_t started_us;
     int64_t stopped_us;

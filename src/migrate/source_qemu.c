@@ -57,6 +57,7 @@ note_figures(GwSource *source, json_t *answer)
         .dirty_bytes_s = (uint64_t)(gw_json_int(ram, "dirty-pages-rate", 0) * page_bytes),
     };
     source->left_bytes = input.remaining_bytes;
+    source->looks += input.round > 1;
     source->progress = gw_progress_next(&source->progress, &input);
     gw_json_set_int(record, "percent", source->progress.percent);
     gw_json_set_int(record, "left_ms", source->progress.left_ms);
@@ -66,13 +67,15 @@ note_figures(GwSource *source, json_t *answer)
     gw_json_set_int(record, "qemu_sent_bytes", gw_json_int(ram, "transferred", 0));
 }
 
+/* A guest that writes little goes through many rounds in no time: each step is tried for a while. */
 static int64_t
 wanted_downtime_limit_ms(GwSource *source)
 {
     json_t *record = source->move->record;
+    int64_t round = gw_json_int(record, "round", 0);
 
     return gw_progress_downtime_limit_ms(gw_json_int(record, "downtime_limit_ms", 300),
-                                         (unsigned)gw_json_int(record, "round", 0));
+                                         (unsigned)MIN(round, source->looks));
 }
 
 static void
