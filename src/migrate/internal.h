@@ -10,6 +10,7 @@
  *   visitor.c       sessions from other hosts, until it is known which move they are about
  *   check*.c        the checks before a move
  *   direct.c        QEMU-to-QEMU transport: ports and keys
+ *   report.c        the figures of a move
  */
 #pragma once
 
@@ -158,11 +159,12 @@ typedef struct GwSource {
     int64_t downtime_limit_ms; /* the last one given to QEMU */
     uint64_t threshold;        /* ... and what it may have left then; 0: by its own estimate */
     GwSwitchover switchover;
-    unsigned looks; /* since the first round ended */
+    unsigned looks;      /* since the first round ended */
     uint64_t left_bytes; /* in QEMU */
     int64_t started_us;
     int64_t stopped_us;
     int64_t running_us;
+    int64_t qemu_cpu_us; /* when it started */
     GwProgress progress;
     json_t *ram;            /* QEMU's last figures */
     GwLaneStats lane_stats; /* the last ones, kept when the lane is gone */
@@ -204,6 +206,7 @@ typedef struct GwTarget {
     bool first_start;   /* the start under way is the first: if QEMU says no, it has not run */
     char *start_error;  /* what QEMU said to it */
     int64_t started_us;
+    int64_t given_up_us; /* when the source's word came */
     guint refuse_timer;
     GwLaneStats lane_stats;
 } GwTarget;
@@ -211,6 +214,19 @@ typedef struct GwTarget {
 /* The source's session, new or again after the old one died. Lane: transfer full. */
 void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
 void gw_target_set_prepare(GwMove *move, const json_t *message);
+
+/* --- report.c --------------------------------------------------------------------------------- */
+
+/* Puts what the lane has counted into @record; nothing while it has sent nothing. */
+void gw_report_lane(json_t *record, const GwLaneStats *stats);
+/* ... and what QEMU has used since @before_us (-1: not known). */
+void gw_report_cpu(json_t *record, const GwVm *vm, int64_t before_us);
+/* Source: what follows from all figures, once they are all there. */
+void gw_report_derive(json_t *record);
+/* The target's figures for its source's record. Transfer full. */
+json_t *gw_report_for_source(const json_t *record) GW_MUST_USE;
+/* ... and into it, as "at_target". @told may be anything. */
+void gw_report_take_target(json_t *record, const json_t *told);
 
 /* --- visitor.c -------------------------------------------------------------------------------- */
 

@@ -70,8 +70,9 @@ typedef struct GwMoveRequest {
  *   id vm source target role ("source"|"target") transport state final outcome
  *   ("completed"|"rolled-back"|"cancelled"|"refused"|"guest-lost"|null) reason error {code,message}
  *   started ended (µs, wall)  percent stage round rate_bytes_s dirty_rate_bytes_s
- *   expected_downtime_ms left_ms  total_ms downtime_qemu_ms  rounds
- *   bytes {wire page zero opaque control overhead stream}  pages zero_pages digest
+ *   expected_downtime_ms left_ms  total_ms downtime_ms downtime_qemu_ms  rounds  ram_bytes
+ *   the lane's figures at this end (report.c): bytes {wire page zero …} pages … cpu_us memory_bytes
+ *   digest, at_target {the same at the other one}, link_use core_s_per_gib target_core_s_per_gib
  *   source_qemu target_qemu accel  history [{state, reason, at}]
  */
 typedef void (*GwMovesJsonFn)(json_t *value, const GError *error, void *data);

@@ -63,11 +63,13 @@ note_figures(GwSource *source, json_t *answer)
     gw_json_set_int(record, "left_ms", source->progress.left_ms);
     gw_json_set_int(record, "round", input.round);
     gw_json_set_int(record, "rounds", input.round);
+    gw_json_set_int(record, "ram_bytes", (int64_t)input.total_bytes);
     gw_json_set_int(record, "dirty_rate_bytes_s", (int64_t)input.dirty_bytes_s);
     gw_json_set_int(record, "qemu_sent_bytes", gw_json_int(ram, "transferred", 0));
 }
 
-/* A guest that writes little goes through many rounds in no time: each step is tried for a while. */
+/* A guest that writes little goes through many rounds in no time: each step is tried for a while.
+ */
 static int64_t
 wanted_downtime_limit_ms(GwSource *source)
 {
@@ -409,6 +411,7 @@ gw_source_qemu_start(GwSource *source)
     }
     source->qemu_completed = false;
     source->started_us = gw_now_us();
+    source->qemu_cpu_us = gw_vm_cpu_us(vm);
     gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(), on_setup_reply, source);
     if (!source->direct) {
         gw_qmp_call(qmp, "migrate-set-parameters", parameters(source), on_setup_reply, source);
