@@ -154,12 +154,13 @@ start_and_watch(GwCli *cli, const json_t *body, bool wait, GError **error)
 static bool
 migrate(GwCli *cli, char **args, GError **error)
 {
+    static const char *const transports[] = {"auto", "lane", "direct", NULL};
     g_auto(MoveOptions) chosen = {0};
     const GOptionEntry options[] = {
         {"plan", 0, 0, G_OPTION_ARG_NONE, &chosen.plan, "Run all checks and touch nothing", NULL},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &chosen.no_wait, "Start the move and return", NULL},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &chosen.transport,
-         "lane (default), or direct: QEMU to QEMU", "lane|direct"},
+         "lane, direct: QEMU to QEMU, or auto (default): by the link", "auto|lane|direct"},
         {"downtime-limit", 0, 0, G_OPTION_ARG_STRING, &chosen.downtime_limit,
          "How long the guest may stand still at the end (300ms)", "T"},
         {"max-bandwidth", 0, 0, G_OPTION_ARG_STRING, &chosen.max_bandwidth,
@@ -175,10 +176,9 @@ migrate(GwCli *cli, char **args, GError **error)
     if (!gw_cli_parse(cli, args, options, 2, 2, error)) {
         return false;
     }
-    if (chosen.transport && strcmp(chosen.transport, "lane") != 0 &&
-        strcmp(chosen.transport, "direct") != 0) {
-        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--transport: '%s' is not lane or direct",
-                    chosen.transport);
+    if (chosen.transport && !g_strv_contains(transports, chosen.transport)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "--transport: '%s' is not auto, lane or direct", chosen.transport);
         return false;
     }
     g_autoptr(json_t) body = move_request(args, &chosen, error);

@@ -288,6 +288,11 @@ gw_report_plan(const json_t *plan)
             g_string_append_printf(out, "%*s-> %s\n", 9 + LABEL_COLUMNS + 2, "", safe);
         }
     }
+    if (json_object_get(plan, "transport")) {
+        g_autofree char *transport = gw_text_escape(gw_json_str(plan, "transport", "?"), false);
+        g_autofree char *reason = gw_text_escape(gw_json_str(plan, "transport_reason", ""), false);
+        g_string_append_printf(out, "transport %s: %s\n", transport, reason);
+    }
     g_string_append_printf(out, "%s can%s be moved from %s to %s\n", vm,
                            gw_json_bool(plan, "ok", false) ? "" : "not", source, target);
     return g_string_free(out, FALSE);

@@ -35,6 +35,7 @@ static const GwFrameKind kinds[] = {
     [GW_FRAME_PING] = {"PING", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_PONG] = {"PONG", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_GOODBYE] = {"GOODBYE", 0, GW_CHANNEL_CONTROL, false},
+    [GW_FRAME_PROBE] = {"PROBE", GW_PROBE_MAX_BYTES, GW_CHANNEL_CONTROL, false},
 };
 
 static const GwFrameKind *

@@ -44,6 +44,7 @@
  *     ACK         0  8  every ordered frame up to this sequence has been dealt with
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
+ *     PROBE       any bytes, without a meaning: the sender measures the link
  *
  * Ordered types are CONTROL, BLOCK, RAM, CHECKPOINT and STREAM_END.
  * Pure; any thread. Errors: GW_ERROR_PROTOCOL, GW_ERROR_UNSUPPORTED for versions.
@@ -68,6 +69,7 @@
 #define GW_LANE_MAX_LINKS     8u
 /* Of one direction, ordered frames that are sent and not acknowledged. */
 #define GW_LANE_MAX_UNACKED     16384u
+#define GW_PROBE_MAX_BYTES      65536u
 #define GW_REFUSE_MAX_BYTES     4096u
 #define GW_BLOCK_NAME_MAX_BYTES 255u
 #define GW_DIGEST_BYTES         16u
@@ -85,6 +87,7 @@ typedef enum GwFrameType {
     GW_FRAME_PING = 9,
     GW_FRAME_PONG = 10,
     GW_FRAME_GOODBYE = 11,
+    GW_FRAME_PROBE = 20,
 } GwFrameType;
 
 typedef enum GwChannel {

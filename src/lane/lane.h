@@ -77,6 +77,7 @@ typedef struct GwLaneStats {
     uint64_t in_flight_bytes; /* handed to TCP or queued, not acknowledged by the peer */
     uint64_t rate_bytes_s;    /* what the peer acknowledged, over the last second */
     uint64_t rtt_us;          /* smallest seen */
+    uint64_t burst_bytes_s;   /* by gw_lane_measure(); 0: not known */
     uint64_t cpu_us;          /* of this lane's worker threads */
     uint64_t memory_bytes;    /* held for the stream: tags, copies, buffers, indexes */
     bool opaque;              /* the parser has handed the rest over */
@@ -172,6 +173,12 @@ bool gw_lane_send(GwLane *lane, json_t *message, GError **error) GW_MUST_USE;
  * per session. A peer that sends stream frames before the target called this is held back.
  */
 bool gw_lane_start_stream(GwLane *lane, int fd, GError **error) GW_MUST_USE;
+
+/*
+ * Measures how fast the link is, with at most 4 MiB that mean nothing, for 20 ms; the result comes
+ * to be in the stats. Once per session, after ready(), on the side that connected.
+ */
+void gw_lane_measure(GwLane *lane);
 
 /* --- server ----------------------------------------------------------------------------------- */
 

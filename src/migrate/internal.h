@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "core/move_state.h"
 #include "core/progress.h"
@@ -238,6 +239,8 @@ void gw_visitor_free(void *visitor);
 char *gw_direct_new_key(void) GW_MUST_USE;
 /* Removes the key's file if there is one. */
 void gw_direct_remove_key(GwMove *move);
+/* Listens at the first free port for direct moves; nobody is let in. GW_FD_NONE on failure. */
+GwFd gw_direct_open_door(const GwMovesOptions *options, uint16_t *port, GError **error) GW_MUST_USE;
 /* Hands the key to QEMU as TLS credentials "gwpsk" for @endpoint ("server" | "client"). */
 bool gw_direct_add_credentials(GwMove *move, const char *key, const char *endpoint,
                                GwQmpReplyFn reply, void *data, GError **error) GW_MUST_USE;

@@ -57,7 +57,7 @@ typedef struct GwMovesOptions {
 typedef struct GwMoveRequest {
     const char *vm;
     const char *host;
-    const char *transport;     /* "lane" (default) or "direct" */
+    const char *transport;     /* "auto" (default), "lane" or "direct" */
     int64_t downtime_limit_ms; /* default 300 */
     uint64_t max_bandwidth;    /* bytes per second; default: unlimited */
     int64_t timeout_ms;        /* of the pre-copy; default by configuration */

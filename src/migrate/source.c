@@ -253,6 +253,11 @@ on_checked(json_t *plan, const GError *error, void *data)
                      "VM '%s' cannot move to host '%s': %s", move->vm_name, move->peer, summary);
         return;
     }
+    if (json_object_get(plan, "transport")) {
+        gw_json_set_str(move->record, "transport", gw_json_str(plan, "transport", NULL));
+        gw_json_set_str(move->record, "transport_reason",
+                        gw_json_str(plan, "transport_reason", NULL));
+    }
     gw_move_event(move, GW_MOVE_EVENT_CHECKS_PASSED, NULL);
 }
 

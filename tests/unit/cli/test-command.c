@@ -265,7 +265,7 @@ test_usage(Fixture *fixture, gconstpointer data)
     assert_run("vm start", 2, "", "usage: godwit vm start [OPTION...] VM");
     assert_run("vm start --nonsense", 2, "", "--nonsense");
     assert_run("migrate web1", 2, "", "VM HOST");
-    assert_run("migrate web1 beta --transport pigeon", 2, "", "'pigeon' is not lane or direct");
+    assert_run("migrate web1 beta --transport pigeon", 2, "", "'pigeon' is not auto, lane or direct");
     assert_run("migrate web1 beta --downtime-limit soon", 2, "", "--downtime-limit: 'soon'");
     assert_run("migrate web1 beta --max-bandwidth 0", 2, "", "--max-bandwidth: '0'");
     assert_run("init --join --status", 2, "", "only one of");

@@ -71,6 +71,28 @@ test_messages(void)
 }
 
 static void
+test_measure(void)
+{
+    Rig rig;
+    GwLaneStats stats;
+
+    rig_init(&rig, TIMEOUT_MS);
+    rig_establish(&rig);
+    gw_lane_stats(rig.client.lane, &stats);
+    g_assert_cmpuint(stats.burst_bytes_s, ==, 0);
+    gw_lane_measure(rig.client.lane);
+    WAIT_FOR((gw_lane_stats(rig.client.lane, &stats), stats.burst_bytes_s > 0));
+    g_test_message("%.2f Gbit/s", (double)stats.burst_bytes_s * 8e-9);
+    g_assert_cmpuint(stats.burst_bytes_s, >, 1000 * 1000);
+    expect_wire_adds_up(rig.client.lane, &stats);
+    g_assert_cmpuint(stats.wire_bytes, <, 5 << 20);
+    /* The session is none the worse for it. */
+    send_text(rig.client.lane, "after");
+    WAIT_FOR(rig.accepted.n_messages == 1);
+    rig_clear(&rig);
+}
+
+static void
 test_message_limits(void)
 {
     g_autoptr(GError) early = NULL, large = NULL, array = NULL, over = NULL;
@@ -664,6 +686,7 @@ main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/session/messages", test_messages);
+    g_test_add_func("/session/measure", test_measure);
     g_test_add_func("/session/message-limits", test_message_limits);
     g_test_add_func("/session/finish", test_finish);
     g_test_add_func("/session/many-messages", test_many_messages_while_peer_is_busy);
