@@ -32,6 +32,7 @@ make_probe(GwLink *link)
     GwFrame *frame = gw_frame_new(link->lane->pool, GW_FRAME_PROBE, GW_PROBE_MAX_BYTES);
 
     if (frame) {
+        frame->header.payload_bytes = GW_PROBE_MAX_BYTES;
         memset(frame->wire + GW_FRAME_HEADER_BYTES, 0, GW_PROBE_MAX_BYTES);
         gw_frame_encode_header(&frame->header, frame->wire);
     }
