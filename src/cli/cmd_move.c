@@ -20,6 +20,7 @@ typedef struct MoveOptions {
     char *timeout;
     int connections;
     char *encodings;
+    char *verify;
 } MoveOptions;
 
 static void
@@ -30,6 +31,7 @@ move_options_clear(MoveOptions *options)
     g_free(options->max_bandwidth);
     g_free(options->timeout);
     g_free(options->encodings);
+    g_free(options->verify);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(MoveOptions, move_options_clear)
 
@@ -72,6 +74,7 @@ move_request(char **args, const MoveOptions *options, GError **error)
     gw_json_set_str(body, "vm", args[0]);
     gw_json_set_str(body, "host", args[1]);
     gw_json_set_str(body, "transport", options->transport);
+    gw_json_set_str(body, "verify", options->verify);
     if (downtime_ms > 0) {
         gw_json_set_int(body, "downtime_limit_ms", downtime_ms);
     }
@@ -171,6 +174,9 @@ migrate(GwCli *cli, char **args, GError **error)
          "TCP connections to use, 1 to 8; by measure if not given", "N"},
         {"encodings", 0, 0, G_OPTION_ARG_STRING, &chosen.encodings,
          "For measuring: all, none, or some of same,delta,reference,visit,zstd", "LIST"},
+        {"verify", 0, 0, G_OPTION_ARG_STRING, &chosen.verify,
+         "full: compare all memory before the guest goes on, which lengthens its standstill",
+         "off|full"},
         {0}};
 
     if (!gw_cli_parse(cli, args, options, 2, 2, error)) {
@@ -179,6 +185,11 @@ migrate(GwCli *cli, char **args, GError **error)
     if (chosen.transport && !g_strv_contains(transports, chosen.transport)) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "--transport: '%s' is not auto, lane or direct", chosen.transport);
+        return false;
+    }
+    if (chosen.verify && strcmp(chosen.verify, "off") != 0 && strcmp(chosen.verify, "full") != 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--verify: '%s' is not off or full",
+                    chosen.verify);
         return false;
     }
     g_autoptr(json_t) body = move_request(args, &chosen, error);

@@ -31,10 +31,11 @@ static const GwFrameKind kinds[] = {
     [GW_FRAME_RAM] = {"RAM", GW_BATCH_MAX_BYTES, GW_CHANNEL_RAM, true},
     [GW_FRAME_CHECKPOINT] = {"CHECKPOINT", GW_MARK_BYTES, GW_CHANNEL_RAM, true},
     [GW_FRAME_STREAM_END] = {"STREAM_END", GW_MARK_BYTES, GW_CHANNEL_RAM, true},
-    [GW_FRAME_ACK] = {"ACK", 8, GW_CHANNEL_CONTROL, false},
+    [GW_FRAME_ACK] = {"ACK", 16, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_PING] = {"PING", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_PONG] = {"PONG", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_GOODBYE] = {"GOODBYE", 0, GW_CHANNEL_CONTROL, false},
+    [GW_FRAME_STREAM_BEGIN] = {"STREAM_BEGIN", GW_STREAM_BEGIN_BYTES, GW_CHANNEL_RAM, true},
     [GW_FRAME_PROBE] = {"PROBE", GW_PROBE_MAX_BYTES, GW_CHANNEL_CONTROL, false},
 };
 
@@ -300,6 +301,30 @@ gw_block_decode(const uint8_t *payload, size_t len, uint16_t *index, const char 
 }
 
 void
+gw_stream_begin_encode(const GwStreamBegin *begin, GByteArray *out)
+{
+    g_byte_array_append(out, begin->key, GW_PAGE_TAG_KEY_BYTES);
+    gw_put_be64(out, begin->limits.table_bytes);
+    gw_put_be32(out, begin->limits.copies);
+}
+
+bool
+gw_stream_begin_decode(const uint8_t *payload, size_t len, GwStreamBegin *out, GError **error)
+{
+    GwCursor cursor = gw_cursor(payload, len);
+    const uint8_t *key = gw_cursor_bytes(&cursor, GW_PAGE_TAG_KEY_BYTES);
+    uint64_t table_bytes = gw_cursor_be64(&cursor);
+    uint32_t copies = gw_cursor_be32(&cursor);
+
+    if (cursor.failed || gw_cursor_left(&cursor) != 0) {
+        return set_protocol_error(error, "a damaged STREAM_BEGIN frame");
+    }
+    memcpy(out->key, key, GW_PAGE_TAG_KEY_BYTES);
+    out->limits = (GwPageMemoryLimits){.table_bytes = table_bytes, .copies = copies};
+    return true;
+}
+
+void
 gw_mark_encode(const GwStreamMark *mark, GByteArray *out)
 {
     gw_put_be64(out, mark->stream_bytes);
@@ -322,6 +347,27 @@ gw_mark_decode(const uint8_t *payload, size_t len, GwStreamMark *out, GError **e
 }
 
 void
+gw_ack_encode(const GwAck *ack, GByteArray *out)
+{
+    gw_put_be64(out, ack->sequence);
+    gw_put_be64(out, ack->received_bytes);
+}
+
+bool
+gw_ack_decode(const uint8_t *payload, size_t len, GwAck *out, GError **error)
+{
+    GwCursor cursor = gw_cursor(payload, len);
+    GwAck ack = {.sequence = gw_cursor_be64(&cursor)};
+
+    ack.received_bytes = gw_cursor_be64(&cursor);
+    if (cursor.failed || gw_cursor_left(&cursor) != 0) {
+        return set_protocol_error(error, "a damaged ACK frame");
+    }
+    *out = ack;
+    return true;
+}
+
+void
 gw_number_encode(uint64_t number, GByteArray *out)
 {
     gw_put_be64(out, number);
@@ -334,7 +380,7 @@ gw_number_decode(const uint8_t *payload, size_t len, uint64_t *out, GError **err
     uint64_t number = gw_cursor_be64(&cursor);
 
     if (cursor.failed || gw_cursor_left(&cursor) != 0) {
-        return set_protocol_error(error, "a damaged ACK, PING or PONG frame");
+        return set_protocol_error(error, "a damaged PING or PONG frame");
     }
     *out = number;
     return true;

@@ -23,8 +23,8 @@ typedef struct GwCheckRun GwCheckRun;
 typedef void (*GwCheckFn)(json_t *plan, const GError *error, void *data);
 
 /*
- * @request: {"vm", "target", "transport", "move" (nullable: the id of the move that asks)}. For
- * "auto" the plan has the "transport" that was chosen, and "transport_reason".
+ * @request: {"vm", "target", "transport", "move" (nullable: the id of the move that asks), "verify"
+ * (nullable)}. For "auto" the plan has the "transport" that was chosen, and "transport_reason".
  */
 GwCheckRun *gw_check_run(GwMoves *moves, json_t *request, GwCheckFn callback,
                          void *data) GW_MUST_USE;

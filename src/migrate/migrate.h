@@ -63,6 +63,7 @@ typedef struct GwMoveRequest {
     int64_t timeout_ms;        /* of the pre-copy; default by configuration */
     int64_t connections;       /* of the lane; default by configuration */
     const char *encodings;     /* those that the lane may use (lane/encodings.h); default: all */
+    const char *verify;        /* "off" (default) or "full" */
 } GwMoveRequest;
 
 /*
@@ -73,6 +74,7 @@ typedef struct GwMoveRequest {
  *   expected_downtime_ms left_ms  total_ms downtime_ms downtime_qemu_ms  rounds  ram_bytes
  *   the lane's figures at this end (report.c): bytes {wire page zero …} pages … cpu_us memory_bytes
  *   digest, at_target {the same at the other one}, link_use core_s_per_gib target_core_s_per_gib
+ *   verify {mode timeout_ms pages ms mismatches} (only if it was asked for)
  *   source_qemu target_qemu accel  history [{state, reason, at}]
  */
 typedef void (*GwMovesJsonFn)(json_t *value, const GError *error, void *data);

@@ -90,6 +90,8 @@ on_message(GwLane *lane, json_t *message, void *data)
     }
     if (strcmp(what, "prepared") == 0) {
         on_prepared(source, message);
+    } else if (strcmp(what, "verified") == 0) {
+        gw_source_verify_answer(source, message);
     } else if (strcmp(what, "running") == 0) {
         on_running(source, message);
     } else if (strcmp(what, "refused") == 0) {
@@ -269,6 +271,8 @@ start_checks(GwSource *source)
         json_pack("{s:s, s:s, s:s, s:s}", "vm", move->vm_name, "target", move->peer, "transport",
                   gw_json_str(move->record, "transport", "lane"), "move", move->id);
 
+    gw_json_set_str(request, "verify",
+                    gw_json_str(json_object_get(move->record, "verify"), "mode", NULL));
     source->checks = gw_check_run(move->moves, request, on_checked, source);
     json_decref(request);
 }
@@ -311,6 +315,7 @@ give_up_target(GwSource *source)
     json_t *extra = json_object();
 
     g_clear_pointer(&source->checks, gw_check_run_free);
+    gw_source_verify_free(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
     json_object_set(extra, "error", json_object_get(source->move->record, "error"));
     gw_move_send(source->move, source->lane, "abort", extra);
@@ -507,6 +512,7 @@ source_free(GwMove *move)
     GwSource *source = side_of(move);
 
     gw_source_qemu_leave(source);
+    gw_source_verify_free(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
     gw_check_run_free(source->checks);
     gw_lane_free(source->lane);

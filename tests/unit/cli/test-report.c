@@ -23,7 +23,8 @@ test_completed(void)
              "\"control\":10,\"overhead\":8466,\"same\":0,\"resent\":20,\"stream\":1073741824},"
              "\"pages\":250,\"same_pages\":3,\"zero_pages\":7,\"connections\":4,\"cpu_us\":1500000,"
              "\"memory_bytes\":1048576,\"link_use\":0.934,\"digest\":\"abc\\u001b\","
-             "\"at_target\":{\"start_ms\":20,\"cpu_us\":500000,\"digest\":\"abc\"}}");
+             "\"at_target\":{\"start_ms\":20,\"cpu_us\":500000,\"digest\":\"abc\"},"
+             "\"verify\":{\"mode\":\"full\",\"pages\":9,\"ms\":95,\"mismatches\":0}}");
     g_autofree char *text = gw_report_move(move);
 
     g_assert_cmpstr(text, ==,
@@ -50,7 +51,8 @@ test_completed(void)
                     "at the target\n"
                     "  guest start     20 ms\n"
                     "  processor       500 ms\n"
-                    "  digest          abc\n");
+                    "  digest          abc\n"
+                    "  compared        9 pages in 95 ms, 0 differ\n");
     g_assert_true(gw_report_outcome(move, NULL));
 }
 
