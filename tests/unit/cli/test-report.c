@@ -93,7 +93,8 @@ static void
 test_plan(void)
 {
     g_autoptr(json_t) plan =
-        load("{\"vm\":\"web1\",\"source\":\"alpha\",\"target\":\"beta\",\"ok\":false,\"checks\":["
+        load("{\"vm\":\"web1\",\"source\":\"alpha\",\"target\":\"beta\",\"ok\":false,"
+             "\"transport\":\"lane\",\"transport_reason\":\"far away\",\"checks\":["
              "{\"id\":\"vm-running\",\"status\":\"ok\",\"message\":\"it runs\",\"remedy\":null},"
              "{\"id\":\"memory\",\"status\":\"error\",\"message\":\"too little\\n\","
              "\"remedy\":\"free some\"}]}");
@@ -103,6 +104,7 @@ test_plan(void)
                     "ok       vm-running        it runs\n"
                     "error    memory            too little\\x0a\n"
                     "                           -> free some\n"
+                    "transport lane: far away\n"
                     "web1 cannot be moved from alpha to beta\n");
 }
 
