@@ -111,9 +111,10 @@ static void
 on_knocked(GObject *client, GAsyncResult *result, void *data)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(GSocketConnection) connection =
+    GSocketConnection *connection =
         g_socket_client_connect_finish(G_SOCKET_CLIENT(client), result, &error);
 
+    g_clear_object(&connection); /* that it came about is all there is to know */
     if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED)) {
         return; /* the probe is gone */
     }
