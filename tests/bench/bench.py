@@ -114,7 +114,7 @@ class Bench:
         return self.data["runs"]
 
     @contextlib.contextmanager
-    def cluster(self, link, guest, mem_mb, name):
+    def cluster(self, link, guest, mem_mb, name, visits=False):
         """Two hosts on this link with the guest; gone afterwards, with logs if a move failed."""
         folder = pathlib.Path(tempfile.mkdtemp(prefix="gw-", dir="/var/tmp"))
         folder.chmod(0o755)
@@ -123,7 +123,7 @@ class Bench:
         if guests.is_real(guest):
             guests.prepare()
         try:
-            cluster = rig.make_cluster(folder, link)
+            cluster = rig.make_cluster(folder, link, visits)
             group = Group(cluster, guest, mem_mb)
             self.data["machine"].update(group.godwit.machine, godwit_version=group.godwit.version)
             with contextlib.closing(group):
@@ -178,7 +178,7 @@ class Bench:
             return
         name = "-".join(filter(None, [group.part, group.link, group.guest, str(group.mem_mb),
                                       group.fault]))
-        with self.cluster(group.link, group.guest, group.mem_mb, name) as made:
+        with self.cluster(group.link, group.guest, group.mem_mb, name, group.returns) as made:
             known = self.floor_of(made)
             for i in range(n_rounds):
                 for config in plan.order(group.configs, i):
@@ -197,7 +197,8 @@ class Bench:
         try:
             system.start(made.state())
             time.sleep(guests.settle_s(group.guest))  # the workload's own time
-            first = self.first_trip(system, config, where) if config == "return" else {}
+            system.wait_idle()
+            first = self.first_trip(system, config) if config in rig.RETURNS else {}
             fault = series.fault(group.fault, made.cluster, system.side)
             limit_s = self.options.limit_s + (2 * 60 if fault else 0)
             run = system.run(config, limit_s, fault and fault.on_progress)
@@ -213,12 +214,13 @@ class Bench:
         finally:
             system.stop()
 
-    def first_trip(self, system, config, where):
+    def first_trip(self, system, config):
         """The way there and the stay, before the return that is measured."""
         run = system.run(config, self.options.limit_s)
         if run["status"] != "completed":
             raise GuestError(f"the first trip: {run['status']}: {run.get('error')}")
         time.sleep(self.options.dwell_s)  # the stay
+        system.wait_idle()
         return {"first_trip_bytes": run["wire_bytes"], "first_trip_ms": run["total_ms"],
                 "f0_bytes": None}
 

@@ -11,7 +11,7 @@ import json
 import subprocess
 
 PAGE = 4096
-ZSTD = ["zstd", "-19", "--long=31", "-T2", "-q", "-c"]
+ZSTD = ["nice", "zstd", "-19", "--long=31", "-T2", "-q", "-c"]
 
 
 def pages_of(path):

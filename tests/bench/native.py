@@ -110,6 +110,7 @@ class Native(System):
         self.machine = machine
         self.version = version
         self.qemu = self.target = None
+        self.post_copy = False  # a move that has converged early never goes there
 
     def sockets(self, port):
         return [folder / f"serial{port}.sock" for folder in self.folders]
@@ -168,7 +169,8 @@ class Native(System):
     def _wait(self, config, limit_s, on_progress):
         """query-migrate's last answer; MoveFailed otherwise."""
         deadline = time.monotonic() + limit_s
-        post_copy = False
+        self.post_copy = False
+        asked = False
         while (info := self.qemu.qmp("query-migrate"))["status"] not in (
                 "completed", "failed", "cancelled", "postcopy-paused"):
             memory = info.get("ram", {})
@@ -176,14 +178,17 @@ class Native(System):
                 self.qemu.qmp("migrate_cancel")
                 raise MoveFailed("timeout", f"not converged after {limit_s} s, "
                                  f"{memory.get('dirty-sync-count')} rounds")
-            if config == "postcopy" and not post_copy and memory.get("dirty-sync-count", 0) >= 2:
+            if config == "postcopy" and not asked and memory.get("dirty-sync-count", 0) >= 2:
                 self.qemu.qmp("migrate-start-postcopy")  # one round of pre-copy is over
-                post_copy = True
+                asked = True
+            self.post_copy |= info["status"] == "postcopy-active"
             if on_progress and memory.get("total"):
                 on_progress({"state": "precopy", "percent":
                              100 - 100 * memory["remaining"] / memory["total"]})
             time.sleep(0.02)  # QEMU's events would have to be read beside its answers
         if info["status"] != "completed":
+            if info["status"] == "postcopy-paused":
+                raise AssertionError("the link was lost in post-copy: the guest stands still")
             raise MoveFailed("failed", f"{info['status']}: {info.get('error-desc')}")
         return info
 
@@ -199,7 +204,7 @@ class Native(System):
         self.observer.wait_beating(1, beats=1)
         return {"began_us": began_us, "total_told_ms": info["total-time"],
                 "downtime_qemu_ms": info["downtime"],
-                "rounds": info["ram"]["dirty-sync-count"],
+                "rounds": info["ram"]["dirty-sync-count"], "post_copy": self.post_copy,
                 "wire_told_bytes": info["ram"]["transferred"]}
 
     def stop(self):

@@ -9,7 +9,7 @@ import rig
 REAL_GUESTS = guests.REAL
 NATIVE = list(native.NATIVE)
 GODWIT = ["auto", "lane", "direct", "unaware", "return", "lane-postcopy"]
-ABLATION = ["lane", *(f"no-{name}" for name in rig.ENCODINGS), "no-encodings"]
+ABLATION = ["lane", *(f"no-{name}" for name in rig.ENCODINGS), "no-encodings", "return"]
 ALL_CONFIGS = [*NATIVE, *rig.GODWIT]
 LINKS = ["100mbit", "1gbit", "1gbit-lossy", "unshaped"]
 FAULTS = ["reset", "outage60"]
@@ -34,6 +34,11 @@ class Group:
     configs: tuple
     runs: int
     fault: str = None
+
+    @property
+    def returns(self):
+        """Whether its guests leave a host and come back to it."""
+        return any(config in rig.RETURNS for config in self.configs)
 
 
 @dataclasses.dataclass
@@ -135,7 +140,15 @@ def groups(options, possible):
     if "faults" in options.parts:
         for fault in given.get("fault", FAULTS):
             found += product("faults", ["100mbit"], ["idle"], [1024], ["plain", "lane"], fault)
-    return found
+    return [part for group in found for part in apart(group)]
+
+
+def apart(group):
+    """Returns need hosts that keep the memory of who leaves, which others are to do without."""
+    for configs in ([config for config in group.configs if config not in rig.RETURNS],
+                    [config for config in group.configs if config in rig.RETURNS]):
+        if configs:
+            yield dataclasses.replace(group, configs=tuple(configs))
 
 
 def order(configs, i_round):
@@ -151,7 +164,7 @@ def estimated_s(found, options):
         full_s = min(options.limit_s, 8 * group.mem_mb * 0.95 / RATES[group.link])
         for config in group.configs:
             share = 1.0 if config in ("plain", "xbzrle", "multifd", "postcopy", "direct") else 0.4
-            twice = options.dwell_s + OVERHEAD_S if config == "return" else 0
+            twice = options.dwell_s + OVERHEAD_S if config in rig.RETURNS else 0
             outage = 70 if group.fault == "outage60" else 0
             total += group.runs * (OVERHEAD_S + full_s * share + twice + outage)
     return total

@@ -20,6 +20,8 @@ from net import Veth, Wanbox, ip
 from paths import BUILD
 from system import MoveFailed, System
 
+import sample
+
 LINKS = {
     "100mbit": {"link": Wanbox, "mbit": 100, "delay_ms": 20},
     "1gbit": {"link": Veth, "mbit": 1000},
@@ -30,7 +32,7 @@ LINKS = {
 CONGESTION = "cubic"  # Linux's default; this machine's may be another one
 UNAWARE = "same,delta,zstd"
 ENCODINGS = ["same", "delta", "reference", "visit", "zstd"]
-# What the godwit command is told. "return" moves twice and measures the way back.
+# What the godwit command is told.
 GODWIT = {
     "auto": ["--transport=auto"],
     "lane": ["--transport=lane"],
@@ -45,7 +47,10 @@ GODWIT = {
     "four-connections": ["--transport=lane", "--connections=4"],
     "lane-postcopy": ["--transport=lane", "--mode=postcopy"],
 }
+RETURNS = {"return", "no-visit"}  # move twice and measure the way back
+VISITS_SIZE = "16G"
 CANCEL_LIMIT_S = 60
+IDLE_LIMIT_S = 120
 SETTINGS = {"peer": {"session-timeout": "2 min"}, "log": {"level": "debug"}}
 
 STARTER = """#!/bin/sh
@@ -89,7 +94,14 @@ def possible(config):
     return has_option(GODWIT[config], help_of_migrate())
 
 
-def make_cluster(folder, link, congestion=CONGESTION):
+@functools.cache
+def keeps_visits():
+    """Whether this build can keep a VM's memory for its return."""
+    return b"visits-size" in (BUILD / "src/daemon/godwitd").read_bytes()
+
+
+def make_cluster(folder, link, visits):
+    """@visits: whether hosts keep the memory of a VM that leaves, for its return."""
     start = folder / "start"
     start.mkdir()
     start.chmod(0o777)  # QEMU's user tells there that it was asked
@@ -98,11 +110,13 @@ def make_cluster(folder, link, congestion=CONGESTION):
     starter.chmod(0o755)
     options = dict(LINKS[link])
     settings = {**SETTINGS, "qemu": {"binary": starter}}
+    if visits and keeps_visits():
+        settings["migration"] = {"visits-size": VISITS_SIZE}
     cluster = Cluster(folder, options.pop("link"), settings=settings, **options)
     for host in cluster.hosts:
         device = "wan0" if isinstance(cluster.link, Wanbox) else cluster.link.dev
         ip("-n", host.namespace.name, "route", "change", "10.77.0.0/24", "dev", device, "proto",
-           "kernel", "scope", "link", "src", host.address, "congctl", congestion)
+           "kernel", "scope", "link", "src", host.address, "congctl", CONGESTION)
     return cluster
 
 
@@ -156,6 +170,16 @@ class Godwit(System):
         file = self.cluster.folder / f"{self.vm}.vm"
         file.write_text(self.files.definition(self.vm))
         self.host().godwit("vm", "define", file)
+
+    def wait_idle(self):
+        """Until both daemons have nothing more to do in the background, such as indexes."""
+        daemons = [host.process.pid for host in self.cluster.hosts]
+
+        def idle():
+            before = [sample.cpu_s(pid) for pid in daemons]
+            time.sleep(1)  # the span over which their use is looked at
+            return all(sample.cpu_s(pid) - cpu_s < 0.05 for pid, cpu_s in zip(daemons, before))
+        wait_for(idle, "the daemons to be idle", IDLE_LIMIT_S)
 
     def native_machine(self):
         """The command line that godwitd makes for this guest, without what is the process's."""

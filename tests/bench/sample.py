@@ -36,6 +36,11 @@ def own_bytes(smaps, guest_bytes):
     return total
 
 
+def cpu_s(pid):
+    """What this process has used since its start."""
+    return _cpu_s(pathlib.Path(f"/proc/{pid}/stat"))
+
+
 class _Process:
     """One process: its processor time without that of the guest, its resident memory."""
 

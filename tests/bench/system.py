@@ -80,6 +80,9 @@ class System:
             self.stop()
             raise
 
+    def wait_idle(self):
+        """Until nothing of this system but the guest is at work."""
+
     def stop(self):
         """The guest and all that belongs to it is gone."""
         if self.observer:
