@@ -22,7 +22,8 @@ FOLDER = TOP / "build/bench/guests"
 REAL = ["idle", "redis", "gcc"]
 WRITERS = {f"writer-{rate}-{size}": {"rate": rate, "set": size, "fill": 200}
            for size in (64, 512) for rate in (5, 20, 80)}
-NAMES = [*REAL, *WRITERS]
+WITNESSES = {**WRITERS, "freed": {"rate": 0, "set": 0, "fill": 700}}
+NAMES = [*REAL, *WITNESSES]
 REST_S = 10  # from READY to the saved state
 
 
@@ -45,7 +46,13 @@ def append(name):
     if is_real(name):
         return (f"{base} root=/dev/vda rw init=/usr/sbin/guest-init net.ifnames=0 "
                 f"workload={name} witness.rate=0 witness.set=0")
-    return base + "".join(f" witness.{key}={value}" for key, value in WRITERS[name].items())
+    return base + "".join(f" witness.{key}={value}" for key, value in WITNESSES[name].items())
+
+
+def bring_about(name, witness):
+    """What is to have happened in a guest that is READY, before its state is saved."""
+    if name == "freed":
+        witness.ask("drop", timeout=120)
 
 
 def prepare():

@@ -9,6 +9,8 @@ import time
 from guest import Witness, wait_for, wait_ready
 from system import MoveFailed, System
 
+import guests
+
 MIGRATION_PORT = 4444
 BOOT_LIMIT_S = 300
 # Capabilities and parameters beside those that all have.
@@ -140,10 +142,12 @@ class Native(System):
         """Boots the guest anew and saves it."""
         (self.folders[0] / "console.log").unlink(missing_ok=True)
         self.files.new_disk()
+        self.side = 0
         self.qemu = self._launch(0)
         try:
             self.qemu.qmp("cont")
             wait_ready(self.folders[0] / "console.log", BOOT_LIMIT_S)
+            guests.bring_about(self.files.guest, self.witness())
             time.sleep(rest_s)  # what a boot leaves to be done is done meanwhile
             to = self.files.folder / "saved"
             self.qemu.qmp("migrate-set-parameters", max_bandwidth=0)

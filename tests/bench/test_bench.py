@@ -48,7 +48,7 @@ def test_words_become_groups():
     found = plan.groups(options, lambda config: config != "auto")
     assert [(group.guest, group.configs) for group in found] == [
         ("idle", ("plain", "lane")), ("redis", ("plain", "lane"))]
-    assert len(plan.groups(plan.parse([]), lambda config: True)) == 9 * 2 * 4 * 2 + 3 * 2 + 2
+    assert len(plan.groups(plan.parse([]), lambda config: True)) == 10 * 2 * 4 * 2 + 3 * 2 + 2
 
 
 @pytest.mark.parametrize("word", ["nonsense", "guest=nobody", "runs=many", "size=3", "mem=1G",
