@@ -14,7 +14,7 @@ usage: bench.py [WORD | KEY=VALUE]...     (nothing: all parts in full, which tak
     publish     only put the report of what was measured into docs/performance.md
 
     guest= link= mem= config= fault=    lists, which cells;  runs=N each (3)
-    limit=S per move (300)  f0=0|1 compute F0  dwell=S before a return  moves=N  outages=N
+    limit=S per move (300)  f0=0|1|2 compute F0: no, yes, also without the disk  dwell=S before a return  moves=N  outages=N
 
     quick
     guest=idle,redis,gcc link=100mbit runs=3
@@ -196,7 +196,7 @@ class Bench:
             where["fault"] = group.fault
         if known:
             unaware = config in ("unaware", "no-reference", "no-encodings")
-            where["f0_bytes"] = known["f0_unaware_bytes" if unaware else "f0_bytes"]
+            where["f0_bytes"] = known.get("f0_unaware_bytes" if unaware else "f0_bytes")
         try:
             system.start(made.state())
             time.sleep(guests.settle_s(group.guest))  # the workload's own time
@@ -228,11 +228,12 @@ class Bench:
                 "f0_bytes": None}
 
     def floor_of(self, made):
-        state = made.state()
-        if self.options.floor and not state.floor.exists():
+        state, wanted = made.state(), self.options.floor
+        known = guests.known_floor(state)
+        if wanted > 1 and "f0_unaware_bytes" not in known or wanted and not known:
             print(f"{state.name}: computing F0 (some minutes)", flush=True)
-            floor.compute(made.native, state)
-        return guests.known_floor(state)
+            known = floor.compute(made.native, state, wanted > 1)
+        return known
 
 
 def run_parts(bench, options):

@@ -50,7 +50,7 @@ class Options:
     given: dict          # key -> list of values, as given
     runs: int
     limit_s: int
-    floor: bool
+    floor: int           # 0: no F0; 2: also of a target that knows nothing
     dwell_s: int         # what a guest stays away before it returns
     moves: int           # endurance
     outages: int         # moves with an outage
@@ -97,7 +97,7 @@ def parse(words):
     return Options(parts=parts, quick=quick, new="new" in plain,
                    publish="publish" in plain, given=given,
                    runs=given.get("runs", 1 if quick else 3), limit_s=given.get("limit", 300),
-                   floor=bool(given.get("f0", not quick)),
+                   floor=given.get("f0", 0 if quick else 1),
                    dwell_s=given.get("dwell", 20 if quick else 120),
                    moves=given.get("moves", 10 if quick else 50),
                    outages=given.get("outages", 2 if quick else 10))
