@@ -17,6 +17,15 @@
 /* --- receiving -------------------------------------------------------------------------------- */
 
 static bool
+handle_ack(GwLink *link, const GwFrame *frame, GError **error)
+{
+    GwAck ack;
+
+    return gw_ack_decode(gw_frame_payload(frame), frame->header.payload_bytes, &ack, error) &&
+           gw_outbox_acked(link->lane->outbox, &ack, gw_now_us(), error);
+}
+
+static bool
 handle_number(GwLink *link, const GwFrame *frame, GError **error)
 {
     int64_t now_us = gw_now_us();
@@ -24,9 +33,6 @@ handle_number(GwLink *link, const GwFrame *frame, GError **error)
 
     if (!gw_number_decode(gw_frame_payload(frame), frame->header.payload_bytes, &number, error)) {
         return false;
-    }
-    if (frame->header.type == GW_FRAME_ACK) {
-        return gw_outbox_acked(link->lane->outbox, number, now_us, error);
     }
     if (frame->header.type == GW_FRAME_PING) {
         link->pong_pending = true;
@@ -68,6 +74,7 @@ handle_frame(GwLink *link, GwFrame *frame, GError **error)
 
     switch ((unsigned)own->header.type) {
     case GW_FRAME_ACK:
+        return handle_ack(link, own, error);
     case GW_FRAME_PING:
     case GW_FRAME_PONG:
         return handle_number(link, own, error);
@@ -154,25 +161,40 @@ gw_link_receive_turn(GwLink *link, GError **error)
 /* --- sending ---------------------------------------------------------------------------------- */
 
 static GwFrame *
-make_number_frame(GwLink *link, GwFrameType type, uint64_t number)
+make_frame(GwLink *link, GwFrameType type, const GByteArray *payload)
 {
-    g_autoptr(GByteArray) payload = g_byte_array_sized_new(8);
-
-    gw_number_encode(number, payload);
     GwFrame *frame = gw_frame_new_with(link->lane->pool, type, payload);
 
     gw_frame_encode_header(&frame->header, frame->wire);
     return frame;
 }
 
+static GwFrame *
+make_number_frame(GwLink *link, GwFrameType type, uint64_t number)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_sized_new(8);
+
+    gw_number_encode(number, payload);
+    return make_frame(link, type, payload);
+}
+
+static GwFrame *
+make_ack_frame(GwLink *link, const GwAck *ack)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_sized_new(16);
+
+    gw_ack_encode(ack, payload);
+    return make_frame(link, GW_FRAME_ACK, payload);
+}
+
 /* Small frames overtake what is queued: the peer waits for them, or measures with them. */
 static GwFrame *
 next_frame(GwLink *link, int64_t now_us)
 {
-    uint64_t sequence;
+    GwAck ack;
 
-    if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &sequence)) {
-        return make_number_frame(link, GW_FRAME_ACK, sequence);
+    if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &ack)) {
+        return make_ack_frame(link, &ack);
     }
     if (link->pong_pending) {
         link->pong_pending = false;
@@ -184,12 +206,8 @@ next_frame(GwLink *link, int64_t now_us)
         return make_number_frame(link, GW_FRAME_PING, link->ping_token);
     }
     if (link->goodbye_pending) {
-        GwFrame *goodbye = gw_frame_new_with(link->lane->pool, GW_FRAME_GOODBYE,
-                                             &(GByteArray){.data = NULL, .len = 0});
-
         link->goodbye_pending = false;
-        gw_frame_encode_header(&goodbye->header, goodbye->wire);
-        return goodbye;
+        return make_frame(link, GW_FRAME_GOODBYE, &(GByteArray){.data = NULL, .len = 0});
     }
     return link->benched ? NULL : gw_outbox_take(link->lane->outbox, link->index, now_us);
 }
