@@ -15,6 +15,7 @@ usage: bench.py [WORD | KEY=VALUE]...     (nothing: all parts in full, which tak
 
     guest= link= mem= config= fault=    lists, which cells;  runs=N each (3)
     limit=S per move (300)  f0=0|1|2 compute F0: no, yes, also without the disk  dwell=S before a return  moves=N  outages=N
+    logs=1 keep the logs of good moves, too
 
     quick
     guest=idle,redis,gcc link=100mbit runs=3
@@ -128,7 +129,7 @@ class Bench:
             self.data["machine"].update(group.godwit.machine, godwit_version=group.godwit.version)
             with contextlib.closing(group):
                 yield group
-            if self.n_bad > n_bad:
+            if self.n_bad > n_bad or self.options.logs:
                 keep_logs(folder, logs)
         except BaseException:
             keep_logs(folder, logs)

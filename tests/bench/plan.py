@@ -54,9 +54,10 @@ class Options:
     dwell_s: int         # what a guest stays away before it returns
     moves: int           # endurance
     outages: int         # moves with an outage
+    logs: bool           # kept of good moves, too
 
 
-NUMBERS = {"runs", "limit", "moves", "outages", "dwell", "f0"}
+NUMBERS = {"runs", "limit", "moves", "outages", "dwell", "f0", "logs"}
 CHOICES = {"guest": guests.NAMES, "link": list(rig.LINKS), "config": ALL_CONFIGS,
            "fault": FAULTS, "mem": None}
 
@@ -100,7 +101,8 @@ def parse(words):
                    floor=given.get("f0", 0 if quick else 1),
                    dwell_s=given.get("dwell", 20 if quick else 120),
                    moves=given.get("moves", 10 if quick else 50),
-                   outages=given.get("outages", 2 if quick else 10))
+                   outages=given.get("outages", 2 if quick else 10),
+                   logs=bool(given.get("logs", 0)))
 
 
 def quick_groups(runs, best):
