@@ -70,6 +70,37 @@ test_messages(void)
     rig_clear(&rig);
 }
 
+static gboolean
+keep_looking(void *data)
+{
+    return G_SOURCE_CONTINUE;
+}
+
+static void
+test_measure(void)
+{
+    Rig rig;
+    GwLaneStats stats;
+
+    rig_init(&rig, TIMEOUT_MS);
+    rig_establish(&rig);
+    gw_lane_stats(rig.client.lane, &stats);
+    g_assert_cmpuint(stats.burst_bytes_s, ==, 0);
+    guint look = g_timeout_add(2, keep_looking, NULL); /* figures are no event */
+    gw_lane_measure(rig.client.lane);
+    WAIT_FOR((gw_lane_stats(rig.client.lane, &stats), stats.burst_bytes_s > 0));
+    g_source_remove(look);
+    g_test_message("%.2f Gbit/s", (double)stats.burst_bytes_s * 8e-9);
+    g_assert_cmpuint(stats.burst_bytes_s, >, 1000 * 1000);
+    expect_wire_adds_up(rig.client.lane, &stats);
+    g_assert_cmpuint(stats.wire_bytes, >, GW_PROBE_MAX_BYTES);
+    g_assert_cmpuint(stats.wire_bytes, <, 5 << 20);
+    /* The session is none the worse for it. */
+    send_text(rig.client.lane, "after");
+    WAIT_FOR(rig.accepted.n_messages == 1);
+    rig_clear(&rig);
+}
+
 static void
 test_message_limits(void)
 {
@@ -714,6 +745,7 @@ main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/session/messages", test_messages);
+    g_test_add_func("/session/measure", test_measure);
     g_test_add_func("/session/message-limits", test_message_limits);
     g_test_add_func("/session/finish", test_finish);
     g_test_add_func("/session/many-messages", test_many_messages_while_peer_is_busy);
