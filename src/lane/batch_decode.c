@@ -21,9 +21,17 @@ typedef struct Walk {
     GwCursor map;
     GwCursor body;
     uint64_t n_pages;
+    bool placed; /* there is a next page's place: */
+    bool names_block;
+    bool moved; /* and a page has to follow */
+    uint16_t block;
+    uint64_t page;
     GwBatchItemFn each;
     void *data;
 } Walk;
+
+/* Pages of which the address can be told. */
+#define MAX_BLOCK_PAGES (UINT64_MAX / GW_PAGE_BYTES)
 
 GwBatchDecoder *
 gw_batch_decoder_new(void)
@@ -74,11 +82,11 @@ decode_body(GwBatchDecoder *decoder, unsigned id, const uint8_t *in, size_t in_l
 static bool
 walk_opaque(Walk *walk, uint64_t len, GError **error)
 {
-    if (len > gw_cursor_left(&walk->body)) {
-        return damaged(error, "opaque bytes run over the body");
+    if (walk->moved || len > gw_cursor_left(&walk->body)) {
+        return damaged(error, "opaque bytes are out of place or run over the body");
     }
-    GwRamItem item = {
-        .kind = GW_RAM_ITEM_BYTES,
+    GwBatchItem item = {
+        .kind = GW_BATCH_OPAQUE,
         .data = gw_cursor_bytes(&walk->body, (size_t)len),
         .len = (size_t)len,
     };
@@ -87,30 +95,50 @@ walk_opaque(Walk *walk, uint64_t len, GError **error)
 }
 
 static bool
-walk_run(Walk *walk, uint64_t n_pages, GError **error)
+walk_jump(Walk *walk, uint64_t where, GError **error)
 {
-    uint64_t block = gw_cursor_varint(&walk->map);
-    uint64_t first_page = gw_cursor_varint(&walk->map);
+    uint64_t page = gw_cursor_varint(&walk->map);
 
-    walk->n_pages += n_pages;
-    if (walk->n_pages > GW_BATCH_MAX_PAGES || (block >> 1) >= GW_RAM_MAX_BLOCKS ||
-        first_page > UINT64_MAX / GW_PAGE_BYTES - n_pages) {
-        return damaged(error, "a page run exceeds the limits");
+    if (walk->moved || walk->map.failed || (where >> 1) >= GW_RAM_MAX_BLOCKS ||
+        page >= MAX_BLOCK_PAGES) {
+        return damaged(error, "a jump leads nowhere");
     }
-    size_t bitmap_bytes = (size_t)(n_pages + 7) / 8;
-    const uint8_t *bitmap = gw_cursor_bytes(&walk->map, bitmap_bytes);
+    walk->placed = true;
+    walk->moved = true;
+    walk->names_block = where & 1;
+    walk->block = (uint16_t)(where >> 1);
+    walk->page = page;
+    return true;
+}
 
-    if (!bitmap || (n_pages % 8 != 0 && bitmap[bitmap_bytes - 1] >> (n_pages % 8) != 0)) {
-        return damaged(error, "a page run's bitmap is cut off or too long");
+static bool
+walk_skip(Walk *walk, uint64_t count, GError **error)
+{
+    if (!walk->placed || walk->moved || count >= MAX_BLOCK_PAGES - walk->page) {
+        return damaged(error, "a skip leads nowhere");
     }
-    for (uint64_t i = 0; i < n_pages; i++) {
-        bool content = bitmap[i / 8] & (1u << (i % 8));
-        GwRamItem item = {
-            .kind = content ? GW_RAM_ITEM_PAGE : GW_RAM_ITEM_ZERO,
-            .names_block = i == 0 && (block & 1) != 0,
-            .block = (uint16_t)(block >> 1),
-            .address = (first_page + i) * GW_PAGE_BYTES,
+    walk->page += count;
+    walk->moved = true;
+    return true;
+}
+
+static bool
+walk_pages(Walk *walk, GwBatchKind kind, uint64_t count, GError **error)
+{
+    walk->n_pages += count;
+    if (!walk->placed || walk->n_pages > GW_BATCH_MAX_PAGES ||
+        count > MAX_BLOCK_PAGES - walk->page) {
+        return damaged(error, "its pages exceed the limits");
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        bool content = kind == GW_BATCH_CONTENT;
+        GwBatchItem item = {
+            .kind = kind,
+            .names_block = walk->names_block && i == 0,
+            .block = walk->block,
+            .address = (walk->page + i) * GW_PAGE_BYTES,
             .data = content ? gw_cursor_bytes(&walk->body, GW_PAGE_BYTES) : NULL,
+            .body = &walk->body,
         };
 
         if (content && !item.data) {
@@ -120,24 +148,45 @@ walk_run(Walk *walk, uint64_t n_pages, GError **error)
             return false;
         }
     }
+    walk->page += count;
+    walk->names_block = false;
+    walk->moved = false;
     return true;
+}
+
+static bool
+walk_entry(Walk *walk, GError **error)
+{
+    uint64_t head = gw_cursor_varint(&walk->map);
+    GwBatchKind kind = (GwBatchKind)(head & 7);
+    uint64_t count = head >> 3;
+
+    if (walk->map.failed || (kind != GW_BATCH_JUMP && (count == 0 || count > UINT32_MAX))) {
+        return damaged(error, "a map entry is cut off or has an impossible size");
+    }
+    switch ((unsigned)kind) {
+    case GW_BATCH_OPAQUE:
+        return walk_opaque(walk, count, error);
+    case GW_BATCH_JUMP:
+        return walk_jump(walk, count, error);
+    case GW_BATCH_SKIP:
+        return walk_skip(walk, count, error);
+    case GW_BATCH_REFERENCE:
+        return damaged(error, "references were not agreed on");
+    default:
+        return walk_pages(walk, kind, count, error);
+    }
 }
 
 static bool
 walk_items(Walk *walk, GError **error)
 {
     while (gw_cursor_left(&walk->map) > 0) {
-        uint64_t entry = gw_cursor_varint(&walk->map);
-        uint64_t count = entry >> 1;
-
-        if (walk->map.failed || count == 0 || count > GW_BATCH_MAX_BODY_BYTES) {
-            return damaged(error, "a map entry is cut off or has an impossible size");
-        }
-        if (!((entry & 1) ? walk_run(walk, count, error) : walk_opaque(walk, count, error))) {
+        if (!walk_entry(walk, error)) {
             return false;
         }
     }
-    if (walk->map.failed || gw_cursor_left(&walk->body) > 0) {
+    if (walk->map.failed || walk->body.failed || walk->moved || gw_cursor_left(&walk->body) > 0) {
         return damaged(error, "map and body do not agree");
     }
     return true;

@@ -66,7 +66,7 @@ typedef struct GwLaneStats {
     uint64_t control_bytes;   /* control messages, acknowledgements, keepalives */
     uint64_t overhead_bytes;  /* frame and batch headers, greeting, TLS */
     uint64_t resent_bytes;    /* frames, or parts of frames, that were sent once more */
-    /* The stream as QEMU wrote or read it. */
+    /* The stream as the source's QEMU wrote it. */
     uint64_t stream_bytes;
     uint64_t pages; /* with content, as taken from QEMU; of these: */
     uint64_t same_pages;
@@ -77,6 +77,7 @@ typedef struct GwLaneStats {
     uint64_t in_flight_bytes; /* handed to TCP or queued, not acknowledged by the peer */
     uint64_t rate_bytes_s;    /* what the peer acknowledged, over the last second */
     uint64_t rtt_us;          /* smallest seen */
+    uint64_t burst_bytes_s;   /* by gw_lane_measure(); 0: not known */
     uint64_t cpu_us;          /* of this lane's worker threads */
     uint64_t memory_bytes;    /* held for the stream: tags, copies, buffers, indexes */
     bool opaque;              /* the parser has handed the rest over */
@@ -90,8 +91,8 @@ void gw_lane_stats(GwLane *lane, GwLaneStats *out);
 
 typedef struct GwLaneStreamEnd {
     const GError *error;   /* NULL: the whole stream passed and, on the target, digests agree */
-    uint64_t stream_bytes; /* taken from, or given to, QEMU */
-    char digest[33];       /* XXH3-128 over exactly these bytes, in hex */
+    uint64_t stream_bytes; /* as the source's QEMU wrote it */
+    char digest[33];       /* over all of it, in hex: lane/digest.h */
     bool saw_end;          /* source: QEMU's own end-of-stream mark was seen */
 } GwLaneStreamEnd;
 
@@ -128,6 +129,18 @@ typedef struct GwLaneConnect {
     int64_t silence_ms; /* after which a connection is in doubt and another one opened; 0: 3000 */
 } GwLaneConnect;
 
+/* What a session's owner may wish for; zero is the default. As in GwLaneConnect. */
+typedef struct GwLaneWishes {
+    unsigned n_links;
+    unsigned encodings_off;
+} GwLaneWishes;
+
+/*
+ * Whether this kernel has TCP's congestion control of that name, after loading its module if there
+ * is one. GW_ERROR_UNSUPPORTED names those that it has.
+ */
+bool gw_lane_check_congestion(const char *name, GError **error) GW_MUST_USE;
+
 /*
  * Starts a session; everything, also failure to resolve or connect, is told by the handlers.
  * Transfer full: free it with gw_lane_free() at any time, also from within a handler.
@@ -161,6 +174,12 @@ bool gw_lane_send(GwLane *lane, json_t *message, GError **error) GW_MUST_USE;
  */
 bool gw_lane_start_stream(GwLane *lane, int fd, GError **error) GW_MUST_USE;
 
+/*
+ * Measures how fast the link is, with at most 4 MiB that mean nothing, for 20 ms; the result comes
+ * to be in the stats. Once per session, after ready(), on the side that connected.
+ */
+void gw_lane_measure(GwLane *lane);
+
 /* --- server ----------------------------------------------------------------------------------- */
 
 typedef struct GwLaneServerOptions {
@@ -170,6 +189,9 @@ typedef struct GwLaneServerOptions {
     int64_t session_timeout_ms;
     unsigned max_sessions;  /* as many connections may be half-open beside them */
     const char *congestion; /* as in GwLaneConnect */
+    /* The most that a source may have us remember pages by; 0: by this host's memory. */
+    uint64_t max_tag_bytes;  /* 5.03 MiB per GiB of a guest */
+    uint64_t max_copy_bytes; /* copies of pages that changes are told against */
 } GwLaneServerOptions;
 
 typedef struct GwLaneServerHandlers {

@@ -19,8 +19,11 @@ typedef struct GwFramePool GwFramePool;
 typedef struct GwFrameCauses {
     uint32_t page_bytes;
     uint32_t zero_bytes;
+    uint32_t same_bytes;
+    uint32_t delta_bytes;
     uint32_t opaque_bytes;
     uint32_t control_bytes;
+    uint32_t delta_pages; /* not bytes */
 } GwFrameCauses;
 
 typedef struct GwFrame {

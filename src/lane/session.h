@@ -8,11 +8,13 @@
  *                    server.c    listening, and which session a connection belongs to
  *     entry thread   entry.c     the server's: one connection until its session is known
  *     link threads   link.c      one each: its connection, frames both ways, pings, timeouts
+ *                    link_burst.c  ... how fast it is, measured
  *                    reopen.c    the connecting side's: getting a connection, again and again
  *     inbox thread   target.c    ordered frames of the peer: control messages, QEMU's stream
- *     stream thread  source.c    QEMU → parser → batches → outbox; only while a stream is sent
+ *     stream thread  source.c    QEMU → parser → batches; only while a stream is sent
+ *     encode threads encoder.c   batches → outbox; beside it
  *
- *     QEMU → source.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
+ *     QEMU → source.c → encoder.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
  *
  * A session has one to GW_LANE_MAX_LINKS links and outlives their connections. A link is a place
  * for a connection, with a number that both sides know, and a thread that lives as long as the
@@ -30,6 +32,7 @@
 #include "lane/inbox.h"
 #include "lane/lane.h"
 #include "lane/outbox.h"
+#include "lane/page_target.h"
 
 #include <gio/gio.h>
 #include <pthread.h>
@@ -70,7 +73,9 @@ struct GwLane {
     int64_t session_timeout_ms;
     int64_t silence_us; /* after which a connection is in doubt */
     unsigned n_links;   /* wanted; 0: by measure */
-    GList *addresses;   /* of GInetAddress: where to connect to */
+    unsigned encodings_off;
+    GwPageTargetCaps page_caps;
+    GList *addresses; /* of GInetAddress: where to connect to */
     GwFd stop_fd;
     GwFd cut_fd;
     bool wakes_made;
@@ -84,6 +89,7 @@ struct GwLane {
     GwLink *links[GW_LANE_MAX_LINKS]; /* set once each, owned by the main context */
     int64_t heard_us;                 /* when bytes came last, over any link */
     bool confirmed;                   /* the peer has used the session */
+    bool burst_wanted;                /* by gw_lane_measure() */
 
     /* --- main context --- */
     GMainContext *context;

@@ -1,45 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The stream thread: QEMU's migration stream → parser → batches → outbox.
+ * The stream thread: QEMU's migration stream → parser → page model → batches → encoder.
  *
- * Owns parser, batch encoder, digest and the socket to QEMU, which is closed when the thread ends:
- * that is how QEMU learns of a session that died. It reads only while the window has room, so
- * back-pressure reaches QEMU through its socket.
+ * Owns parser, page model, encoder and the socket to QEMU, which is closed when the thread
+ * ends: that is how QEMU learns of a session that died. It reads only while the window has room, so
+ * back-pressure reaches QEMU through its socket; room is asked for again with every batch.
  *
  * A batch leaves when it is full, or when QEMU has been silent for LINGER_MS. Every
- * CHECKPOINT_BYTES a digest over all bytes taken so far goes ahead of the batch that reaches that
- * place. Memory: about 3 MiB. Fails by a stream_end with an error; the peer then gets a stream
- * that ends early.
+ * CHECKPOINT_BYTES the digest over all that was taken so far goes behind the batch that it ends
+ * with. Memory: 1 MiB beside the page model's and the encoder's. Fails by a stream_end with an
+ * error; the peer then gets a stream that ends early.
  */
+#include "base/processor.h"
 #include "base/units.h"
+#include "lane/adapt.h"
 #include "lane/batch.h"
 #include "lane/digest.h"
+#include "lane/encoder.h"
+#include "lane/page_source.h"
 #include "lane/session.h"
 #include "lane/wake.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define LINGER_MS        1
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
 
+/* A wait for room that is more than a turn of the lock, and so many batches are then encoded one
+ * after the other. */
+#define BLOCKED_US      200
+#define CAREFUL_BATCHES 8u
+
 typedef struct GwSource {
     GwLane *lane;
     GwRamParser *parser;
-    GwBatchEncoder *encoder;
-    GwDigest *digest;
+    GwPageSource *pages;
+    GwBatch *batch; /* being filled */
+    GwEncoder *encoder;
+    bool begun; /* the first page was there */
     unsigned blocks_sent;
     uint64_t next_checkpoint;
-    uint64_t pages; /* since they were counted last */
-    uint64_t zero_pages;
     int64_t cpu_us;
+    uint64_t workers_cpu_us; /* that were counted */
+
+    unsigned n_careful; /* batches that are still to be encoded one after the other */
+    GwAdapt adapt;
+    int64_t sampled_us;            /* when the period began for which is measured: */
+    int64_t waited_link_us;        /* in it */
+    GwEncoderFigures encoder_then; /* at its beginning */
+    GwProcessorTimes times_then;
 } GwSource;
 
 static void
 send_payload(GwSource *source, GwFrameType type, const GByteArray *payload)
 {
-    gw_outbox_push(source->lane->outbox, gw_frame_new_with(source->lane->pool, type, payload));
+    gw_encoder_put_frame(source->encoder, gw_frame_new_with(source->lane->pool, type, payload));
 }
 
 static void
@@ -48,7 +66,7 @@ send_mark(GwSource *source, GwFrameType type)
     g_autoptr(GByteArray) payload = g_byte_array_sized_new(GW_MARK_BYTES);
     GwStreamMark mark;
 
-    gw_digest_mark(source->digest, &mark);
+    gw_page_source_mark(source->pages, &mark);
     gw_mark_encode(&mark, payload);
     send_payload(source, type, payload);
 }
@@ -70,54 +88,181 @@ static void
 count(GwSource *source)
 {
     GwLane *lane = source->lane;
+    GwPageSourceCounts counts = gw_page_source_take_counts(source->pages);
+    GwEncoderFigures encoder;
 
+    gw_encoder_figures(source->encoder, &encoder);
     pthread_mutex_lock(&lane->lock);
-    lane->stats.stream_bytes = gw_digest_bytes(source->digest);
-    lane->stats.pages += source->pages;
-    lane->stats.zero_pages += source->zero_pages;
+    lane->stats.stream_bytes = gw_page_source_stream_bytes(source->pages);
+    lane->stats.pages += counts.pages;
+    lane->stats.same_pages += counts.same_pages;
+    lane->stats.zero_pages += counts.zero_pages;
+    lane->stats.memory_bytes = gw_page_source_memory_bytes(source->pages) + encoder.memory_bytes;
+    lane->stats.cpu_us += encoder.cpu_us - source->workers_cpu_us;
     lane->stats.opaque = gw_ram_parser_is_opaque(source->parser, NULL);
     pthread_mutex_unlock(&lane->lock);
-    source->pages = 0;
-    source->zero_pages = 0;
+    source->workers_cpu_us = encoder.cpu_us;
     gw_lane_count_cpu(lane, &source->cpu_us);
 }
 
+/* Looks what the stream was waiting for, and how much work is right from now on. */
 static void
-flush(GwSource *source)
+adapt(GwSource *source)
 {
-    GwFrame *frame = gw_batch_encoder_take(source->encoder);
+    int64_t now_us = gw_now_us();
+    GwProcessorTimes times = source->times_then;
+    GwEncoderFigures encoder;
+    GwOutboxFigures outbox;
 
-    if (frame) {
-        send_new_blocks(source);
-        gw_outbox_push(source->lane->outbox, frame);
+    if (now_us - source->sampled_us < GW_ADAPT_PERIOD_US) {
+        return;
+    }
+    gw_encoder_figures(source->encoder, &encoder);
+    gw_outbox_figures(source->lane->outbox, now_us, &outbox);
+    (void)gw_processor_times(&times);
+    GwAdaptSample sample = {
+        .period_us = now_us - source->sampled_us,
+        .waited_link_us = source->waited_link_us,
+        .waited_encoder_us = (int64_t)(encoder.waited_us - source->encoder_then.waited_us),
+        .encoder_cpu_us = (int64_t)(encoder.cpu_us - source->encoder_then.cpu_us),
+        .n_encoders = encoder.n_workers,
+        .idle_percent = gw_processor_idle_percent(&source->times_then, &times),
+        .rate_bytes_s = outbox.rate_bytes_s,
+    };
+
+    gw_adapt_sample(&source->adapt, &sample);
+    source->sampled_us = now_us;
+    source->waited_link_us = 0;
+    source->encoder_then = encoder;
+    source->times_then = times;
+}
+
+/*
+ * Batches that are being encoded are in no window yet. Where the link is what the stream waits for,
+ * they would add to what queues: there one goes after the other, which the encoders can afford.
+ */
+static void
+wait_for_room(GwSource *source)
+{
+    if (source->n_careful > 0) {
+        gw_encoder_drain(source->encoder);
+        source->n_careful--;
+    }
+    int64_t begin_us = gw_now_us();
+    /* Whether the session is over is asked again before QEMU is read. */
+    (void)!gw_outbox_wait_room(source->lane->outbox);
+    int64_t waited_us = gw_now_us() - begin_us;
+
+    source->waited_link_us += waited_us;
+    if (waited_us > BLOCKED_US) {
+        source->n_careful = CAREFUL_BATCHES;
+    }
+}
+
+static void
+give_batch(GwSource *source)
+{
+    GwBatchEffort effort = gw_adapt_effort(&source->adapt);
+
+    if (!gw_batch_is_empty(source->batch)) {
+        gw_encoder_put_batch(source->encoder, source->batch, &effort);
+        source->batch = gw_encoder_take_batch(source->encoder);
     }
     count(source);
 }
 
 static void
-add_item(GwSource *source, GwRamItem *item)
+flush(GwSource *source)
 {
-    source->pages += item->kind == GW_RAM_ITEM_PAGE;
-    source->zero_pages += item->kind == GW_RAM_ITEM_ZERO;
-    while (!gw_batch_encoder_add(source->encoder, item)) {
-        flush(source);
+    give_batch(source);
+    wait_for_room(source);
+    adapt(source);
+}
+
+/* The guest's size is known when its first page comes: the list of its blocks stands before. */
+static bool
+begin(GwSource *source, GError **error)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_sized_new(GW_STREAM_BEGIN_BYTES);
+    uint64_t guest_bytes = 0;
+    GwStreamBegin begin;
+
+    for (unsigned i = 0; i < gw_ram_parser_n_blocks(source->parser); i++) {
+        guest_bytes += gw_ram_parser_block_bytes(source->parser, (uint16_t)i);
     }
+    if (!gw_page_source_begin(source->pages, guest_bytes, &begin, error)) {
+        return false;
+    }
+    gw_stream_begin_encode(&begin, payload);
+    send_payload(source, GW_FRAME_STREAM_BEGIN, payload);
+    source->begun = true;
+    return true;
 }
 
 static void
-take_in(GwSource *source, const uint8_t *data, size_t len)
+add_bytes(GwSource *source, const GwRamItem *item)
+{
+    size_t done = 0;
+
+    gw_page_source_bytes(source->pages, item->data, item->len);
+    while (done < item->len) {
+        size_t added = gw_batch_add_bytes(source->batch, item->data + done, item->len - done);
+
+        done += added;
+        if (added == 0) {
+            flush(source);
+        }
+    }
+}
+
+static bool
+add_page(GwSource *source, const GwRamItem *item, GError **error)
+{
+    size_t record_bytes = 8 + (item->kind == GW_RAM_ITEM_PAGE ? GW_PAGE_BYTES : 1);
+
+    if (!source->begun && !begin(source, error)) {
+        return false;
+    }
+    send_new_blocks(source);
+    if (item->names_block) {
+        record_bytes += 1 + strlen(gw_ram_parser_block_name(source->parser, item->block));
+    }
+    if (!gw_batch_has_room(source->batch)) {
+        flush(source);
+    }
+    gw_page_source_page(source->pages, item, record_bytes,
+                        !gw_ram_parser_hides_changes(source->parser), source->batch);
+    return true;
+}
+
+static bool
+add_item(GwSource *source, const GwRamItem *item, GError **error)
+{
+    if (item->kind == GW_RAM_ITEM_BYTES) {
+        add_bytes(source, item);
+    } else if (!add_page(source, item, error)) {
+        return false;
+    }
+    if (gw_page_source_stream_bytes(source->pages) >= source->next_checkpoint) {
+        flush(source);
+        send_mark(source, GW_FRAME_CHECKPOINT);
+        source->next_checkpoint = gw_page_source_stream_bytes(source->pages) + CHECKPOINT_BYTES;
+    }
+    return true;
+}
+
+static bool
+take_in(GwSource *source, size_t len, GError **error)
 {
     GwRamItem item;
 
-    gw_digest_add(source->digest, data, len);
-    if (gw_digest_bytes(source->digest) >= source->next_checkpoint) {
-        send_mark(source, GW_FRAME_CHECKPOINT);
-        source->next_checkpoint = gw_digest_bytes(source->digest) + CHECKPOINT_BYTES;
-    }
     gw_ram_parser_fed(source->parser, len);
     while (gw_ram_parser_next(source->parser, &item)) {
-        add_item(source, &item);
+        if (!add_item(source, &item, error)) {
+            return false;
+        }
     }
+    return true;
 }
 
 /* QEMU has nothing for us now. False: the session is over. */
@@ -125,7 +270,7 @@ static bool
 wait_for_qemu(GwSource *source)
 {
     GwLane *lane = source->lane;
-    int timeout_ms = gw_batch_encoder_is_empty(source->encoder) ? -1 : LINGER_MS;
+    int timeout_ms = gw_batch_is_empty(source->batch) ? -1 : LINGER_MS;
     int result = gw_wake_wait_fd(lane->stream_fd, POLLIN, lane->cut_fd, timeout_ms);
 
     if (result == 0) {
@@ -134,9 +279,9 @@ wait_for_qemu(GwSource *source)
     return result >= 0;
 }
 
-/* False: the session is over. True: QEMU's side ended, with *@errnum 0 if orderly. */
+/* False: the session is over. True: the stream is, orderly or with @error. */
 static bool
-pump(GwSource *source, int *errnum)
+pump(GwSource *source, GError **error)
 {
     GwLane *lane = source->lane;
 
@@ -146,9 +291,13 @@ pump(GwSource *source, int *errnum)
         ssize_t n = recv(lane->stream_fd, space, room, MSG_DONTWAIT);
 
         if (n > 0) {
-            take_in(source, space, (size_t)n);
-        } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-            *errnum = n == 0 ? 0 : errno;
+            if (!take_in(source, (size_t)n, error)) {
+                return true;
+            }
+        } else if (n == 0) {
+            return true;
+        } else if (errno != EAGAIN && errno != EINTR) {
+            gw_set_error_errno(error, errno, "cannot read the migration stream from QEMU");
             return true;
         } else if (errno == EAGAIN && !wait_for_qemu(source)) {
             return false;
@@ -157,49 +306,74 @@ pump(GwSource *source, int *errnum)
     return false;
 }
 
+/* @error: transfer full; NULL: QEMU's side ended in order. */
 static void
-end_stream(GwSource *source, int errnum)
+end_stream(GwSource *source, GError *error)
 {
-    GwLaneEvent event = {.kind = GW_LANE_EVENT_STREAM_END};
+    GwLaneEvent event = {.kind = GW_LANE_EVENT_STREAM_END, .error = error};
     GwStreamMark mark;
-    GwRamItem item;
+    GwRamItem rest;
 
-    if (gw_ram_parser_finish(source->parser, &item)) {
-        add_item(source, &item);
+    if (gw_ram_parser_finish(source->parser, &rest)) {
+        add_bytes(source, &rest);
     }
-    flush(source);
+    give_batch(source);
     send_mark(source, GW_FRAME_STREAM_END);
+    /* What the owner says next must come behind it. */
+    gw_encoder_drain(source->encoder);
+    count(source);
 
-    gw_digest_mark(source->digest, &mark);
+    gw_page_source_mark(source->pages, &mark);
     event.end.stream_bytes = mark.stream_bytes;
     gw_digest_hex(&mark, event.end.digest);
     event.end.saw_end = gw_ram_parser_saw_end(source->parser);
-    if (errnum != 0) {
-        gw_set_error_errno(&event.error, errnum, "cannot read the migration stream from QEMU");
-    }
     gw_lane_post(source->lane, event);
+}
+
+/* Threads that encode: half the cores are the guest's and its QEMU's. */
+static unsigned
+choose_n_workers(void)
+{
+    return MAX(g_get_num_processors() / 2, 1);
+}
+
+static void
+run(GwSource *source)
+{
+    GError *error = NULL;
+
+    gw_adapt_init(&source->adapt, source->lane->encodings_off);
+    source->n_careful = CAREFUL_BATCHES;
+    source->sampled_us = gw_now_us();
+    (void)gw_processor_times(&source->times_then);
+    source->batch = gw_encoder_take_batch(source->encoder);
+    if (pump(source, &error)) {
+        end_stream(source, error);
+    }
+    gw_batch_free(source->batch);
 }
 
 void *
 gw_source_thread(void *data)
 {
     GwLane *lane = data;
+    GwLaneEvent failure = {.kind = GW_LANE_EVENT_STREAM_END};
     GwSource source = {
         .lane = lane,
         .parser = gw_ram_parser_new(),
-        .encoder = gw_batch_encoder_new(&gw_codec_zstd, lane->pool),
-        .digest = gw_digest_new(),
+        .pages = gw_page_source_new(lane->encodings_off),
         .next_checkpoint = CHECKPOINT_BYTES,
     };
-    int errnum;
 
-    if (pump(&source, &errnum)) {
-        end_stream(&source, errnum);
+    source.encoder = gw_encoder_new(lane->pool, lane->outbox, choose_n_workers(), &failure.error);
+    if (source.encoder) {
+        run(&source);
+    } else {
+        gw_lane_post(lane, failure);
     }
     gw_fd_clear(&lane->stream_fd);
-    count(&source);
     gw_ram_parser_free(source.parser);
-    gw_batch_encoder_free(source.encoder);
-    gw_digest_free(source.digest);
+    gw_page_source_free(source.pages);
+    gw_encoder_free(source.encoder);
     return NULL;
 }

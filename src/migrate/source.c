@@ -8,6 +8,7 @@
  * "lost", on a new session if the old one died.
  */
 #include "base/units.h"
+#include "lane/encodings.h"
 #include "migrate/check.h"
 
 #include <string.h>
@@ -59,10 +60,11 @@ on_prepared(GwSource *source, json_t *message)
 }
 
 static void
-on_running(GwSource *source)
+on_running(GwSource *source, const json_t *message)
 {
     if (source->move->state == GW_MOVE_HANDED_OVER) {
         source->running_us = gw_now_us();
+        gw_report_take_target(source->move->record, json_object_get(message, "figures"));
         gw_source_qemu_finish(source);
     } else {
         gw_move_fail(source->move, GW_MOVE_EVENT_PEER_RUNNING, GW_ERROR_PROTOCOL,
@@ -88,8 +90,10 @@ on_message(GwLane *lane, json_t *message, void *data)
     }
     if (strcmp(what, "prepared") == 0) {
         on_prepared(source, message);
+    } else if (strcmp(what, "verified") == 0) {
+        gw_source_verify_answer(source, message);
     } else if (strcmp(what, "running") == 0) {
-        on_running(source);
+        on_running(source, message);
     } else if (strcmp(what, "refused") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_REFUSED, error);
     } else if (strcmp(what, "lost") == 0) {
@@ -189,16 +193,31 @@ on_closed(GwLane *lane, const GError *error, void *data)
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, reason);
 }
 
+/* The record may be from another version: an encoding that is not known here is not used. */
+static GwLaneWishes
+lane_wishes(const json_t *record)
+{
+    const char *names = gw_json_str(record, "encodings", "all");
+    unsigned encodings = GW_ENCODING_ALL;
+
+    (void)!gw_encodings_parse(names, &encodings, NULL);
+    return (GwLaneWishes){
+        .n_links = (unsigned)gw_json_int(record, "connections_wanted", 0),
+        .encodings_off = GW_ENCODING_ALL & ~encodings,
+    };
+}
+
 static void
 connect_to_target(GwSource *source)
 {
     static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
     const GwMovesNetwork *network = &source->move->moves->options.network;
+    const GwLaneWishes wishes = lane_wishes(source->move->record);
     g_autoptr(GError) error = NULL;
 
     drop_lane(source);
     source->lane =
-        network->connect(source->move->peer, &handlers, source, network->network, &error);
+        network->connect(source->move->peer, &wishes, &handlers, source, network->network, &error);
     if (source->lane) {
         return;
     }
@@ -236,6 +255,11 @@ on_checked(json_t *plan, const GError *error, void *data)
                      "VM '%s' cannot move to host '%s': %s", move->vm_name, move->peer, summary);
         return;
     }
+    if (json_object_get(plan, "transport")) {
+        gw_json_set_str(move->record, "transport", gw_json_str(plan, "transport", NULL));
+        gw_json_set_str(move->record, "transport_reason",
+                        gw_json_str(plan, "transport_reason", NULL));
+    }
     gw_move_event(move, GW_MOVE_EVENT_CHECKS_PASSED, NULL);
 }
 
@@ -247,6 +271,8 @@ start_checks(GwSource *source)
         json_pack("{s:s, s:s, s:s, s:s}", "vm", move->vm_name, "target", move->peer, "transport",
                   gw_json_str(move->record, "transport", "lane"), "move", move->id);
 
+    gw_json_set_str(request, "verify",
+                    gw_json_str(json_object_get(move->record, "verify"), "mode", NULL));
     source->checks = gw_check_run(move->moves, request, on_checked, source);
     json_decref(request);
 }
@@ -289,6 +315,7 @@ give_up_target(GwSource *source)
     json_t *extra = json_object();
 
     g_clear_pointer(&source->checks, gw_check_run_free);
+    gw_source_verify_free(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
     json_object_set(extra, "error", json_object_get(source->move->record, "error"));
     gw_move_send(source->move, source->lane, "abort", extra);
@@ -458,28 +485,15 @@ source_report(GwMove *move, json_t *record)
         gw_lane_stats(source->lane, stats);
     }
     report_times(source, record, gw_now_us());
+    gw_report_cpu(record, gw_move_vm(move), source->qemu_cpu_us);
     if (source->direct) {
         /* QEMU's own count; TLS is not in it. */
         json_object_set_new(record, "bytes",
                             json_pack("{s:I}", "wire", gw_json_int(record, "qemu_sent_bytes", 0)));
         return;
     }
-    if (stats->wire_bytes == 0) {
-        return;
-    }
-    json_object_set_new(
-        record, "bytes",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wire", (json_int_t)stats->wire_bytes,
-                  "page", (json_int_t)stats->page_bytes, "zero", (json_int_t)stats->zero_bytes,
-                  "opaque", (json_int_t)stats->opaque_bytes, "control",
-                  (json_int_t)stats->control_bytes, "overhead", (json_int_t)stats->overhead_bytes,
-                  "stream", (json_int_t)stats->stream_bytes));
-    gw_json_set_int(record, "pages", (int64_t)stats->pages);
-    gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
-    gw_json_set_int(record, "rate_bytes_s", (int64_t)stats->rate_bytes_s);
-    gw_json_set_int(record, "rtt_us", (int64_t)stats->rtt_us);
-    gw_json_set_int(record, "in_flight_bytes", (int64_t)stats->in_flight_bytes);
-    gw_json_set_int(record, "cpu_us", (int64_t)stats->cpu_us);
+    gw_report_lane(record, stats);
+    gw_report_derive(record);
 }
 
 static void
@@ -488,6 +502,7 @@ source_init(GwMove *move)
     GwSource *source = g_new0(GwSource, 1);
 
     source->move = move;
+    source->qemu_cpu_us = -1;
     move->side = source;
 }
 
@@ -497,6 +512,7 @@ source_free(GwMove *move)
     GwSource *source = side_of(move);
 
     gw_source_qemu_leave(source);
+    gw_source_verify_free(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
     gw_check_run_free(source->checks);
     gw_lane_free(source->lane);

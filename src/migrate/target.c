@@ -76,6 +76,7 @@ on_migration_status(GwTarget *target, const char *status)
     if (strcmp(status, "completed") == 0) {
         target->loaded = true;
         check_handed_to_us(target);
+        gw_target_verify_loaded(target);
     } else if (strcmp(status, "failed") == 0) {
         gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
                      "VM '%s': QEMU on host '%s' could not load the guest; its log is %s",
@@ -270,6 +271,9 @@ send_answer(GwTarget *target, const char *what)
     json_t *extra = json_object();
 
     json_object_set(extra, "error", json_object_get(target->move->record, "error"));
+    if (strcmp(what, "running") == 0) {
+        json_object_set_new(extra, "figures", gw_report_for_source(target->move->record));
+    }
     gw_move_send(target->move, target->lane, what, extra);
 }
 
@@ -319,10 +323,23 @@ on_given_up(GwTarget *target, json_t *message)
                      move->peer, move->vm_name);
     } else {
         target->given_up = true;
+        target->given_up_us = gw_now_us();
         check_handed_to_us(target);
         ask_whether_loaded(target);
     }
     answer_source(target);
+}
+
+/* As long as the source compares, it has not forgotten us. */
+static void
+on_verify(GwTarget *target, json_t *message)
+{
+    if (target->move->state == GW_MOVE_INCOMING && !target->given_up) {
+        g_clear_handle_id(&target->refuse_timer, g_source_remove);
+        check_handed_to_us(target);
+        gw_target_verify(target, message);
+        ask_whether_loaded(target);
+    }
 }
 
 /* The move has ended on both hosts: its record is history. */
@@ -351,6 +368,8 @@ on_message(GwLane *lane, json_t *message, void *data)
     }
     if (strcmp(what, "given-up") == 0) {
         on_given_up(target, message);
+    } else if (strcmp(what, "verify") == 0) {
+        on_verify(target, message);
     } else if (strcmp(what, "abort") == 0) {
         gw_move_event(target->move, GW_MOVE_EVENT_PEER_FAILED, error);
     } else if (strcmp(what, "settled") == 0) {
@@ -513,6 +532,7 @@ start_guest(GwTarget *target)
         return;
     }
     gw_vms_take_over(move->moves->options.vms, vm, move->generation + 1);
+    gw_target_verify_free(target);
     if (!target->observing) {
         target->observing = true;
         gw_vm_observe(vm, on_vm_event, target);
@@ -531,6 +551,7 @@ leave_vm(GwTarget *target)
     GwVm *vm = gw_move_vm(target->move);
 
     g_clear_handle_id(&target->refuse_timer, g_source_remove);
+    gw_target_verify_free(target);
     if (vm && gw_vm_qmp(vm)) {
         gw_qmp_forget(gw_vm_qmp(vm), target);
     }
@@ -654,10 +675,12 @@ target_report(GwMove *move, json_t *record)
     if (target->lane) {
         gw_lane_stats(target->lane, &target->lane_stats);
     }
-    const GwLaneStats *stats = &target->lane_stats;
-    gw_json_set_int(record, "pages", (int64_t)stats->pages);
-    gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
-    gw_json_set_int(record, "cpu_us", (int64_t)stats->cpu_us);
+    gw_report_lane(record, &target->lane_stats);
+    gw_report_cpu(record, gw_move_vm(move), 0);
+    if (target->given_up_us > 0 && !json_object_get(record, "start_ms") &&
+        strcmp(gw_json_str(record, "state", ""), gw_move_state_info(GW_MOVE_RUNNING)->name) == 0) {
+        gw_json_set_int(record, "start_ms", (gw_now_us() - target->given_up_us) / 1000);
+    }
     if (target->started_us > 0 && !json_object_get(record, "ended")) {
         gw_json_set_int(record, "total_ms", (gw_now_us() - target->started_us) / 1000);
     }
