@@ -7,6 +7,8 @@
 
 /* A day: longer waits are mistakes. */
 #define MAX_MS (24 * 3600 * 1000)
+/* Of the lane, see docs/wire-format.md. */
+#define MAX_CONNECTIONS 8
 
 static void
 move_answered(json_t *value, const GError *error, void *data)
@@ -24,6 +26,8 @@ read_move(GwRequest *request, GwMoveRequest *move, GError **error)
                                           "downtime_limit_ms",
                                           "timeout_ms",
                                           "max_bandwidth_bytes_s",
+                                          "connections",
+                                          "encodings",
                                           "verify",
                                           NULL};
     const json_t *body = gw_request_body(request, members, error);
@@ -37,6 +41,8 @@ read_move(GwRequest *request, GwMoveRequest *move, GError **error)
         !gw_json_opt_string(body, "verify", &move->verify, error) ||
         !gw_json_opt_int(body, "downtime_limit_ms", 1, MAX_MS, &move->downtime_limit_ms, error) ||
         !gw_json_opt_int(body, "timeout_ms", 1, MAX_MS, &move->timeout_ms, error) ||
+        !gw_json_opt_int(body, "connections", 1, MAX_CONNECTIONS, &move->connections, error) ||
+        !gw_json_opt_string(body, "encodings", &move->encodings, error) ||
         !gw_json_opt_int(body, "max_bandwidth_bytes_s", 1, G_MAXINT64, &max_bandwidth, error)) {
         return false;
     }
@@ -159,7 +165,7 @@ const GwRoute gw_routes_move[] = {
     {"GET", "/v1/migrations", list_moves, .help = "all moves, newest first, at most ?limit=N"},
     {"POST", "/v1/migrations", start_move, .changes = true,
      .help = "start a move: {vm, host, transport?, mode?, downtime_limit_ms?, timeout_ms?, "
-             "max_bandwidth_bytes_s?, verify?}"},
+             "max_bandwidth_bytes_s?, connections?, encodings?, verify?}"},
     {"POST", "/v1/migrations/plan", plan_move,
      .help = "run all checks of a move and touch nothing; body as above"},
     {"GET", "/v1/migrations/{id}", show_move, .help = "one move"},

@@ -41,6 +41,7 @@ static const GwFrameKind kinds[] = {
     [GW_FRAME_END] = {"END", 0, GW_CHANNEL_FIRST_BYTES, true, true},
     [GW_FRAME_BYTES_ACK] = {"BYTES_ACK", 16, GW_CHANNEL_CONTROL, false, true},
     [GW_FRAME_STREAM_BEGIN] = {"STREAM_BEGIN", GW_STREAM_BEGIN_BYTES, GW_CHANNEL_RAM, true, false},
+    [GW_FRAME_PROBE] = {"PROBE", GW_PROBE_MAX_BYTES, GW_CHANNEL_CONTROL, false, false},
 };
 
 static const GwFrameKind *

@@ -59,6 +59,7 @@
  *     BYTES_ACK   the same for urgent frames
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
+ *     PROBE       any bytes, without a meaning: the sender measures the link
  *
  * Ordered types are CONTROL, STREAM_BEGIN, BLOCK, RAM, CHECKPOINT and STREAM_END (bulk), OPEN,
  * BYTES and END (urgent). Pure; any thread. Errors: GW_ERROR_PROTOCOL, GW_ERROR_UNSUPPORTED for
@@ -85,6 +86,7 @@
 #define GW_LANE_MAX_LINKS     8u
 /* Of one direction, ordered frames that are sent and not acknowledged. */
 #define GW_LANE_MAX_UNACKED     16384u
+#define GW_PROBE_MAX_BYTES      65536u
 #define GW_REFUSE_MAX_BYTES     4096u
 #define GW_BLOCK_NAME_MAX_BYTES 255u
 #define GW_DIGEST_BYTES         16u
@@ -112,6 +114,7 @@ typedef enum GwFrameType {
     GW_FRAME_BYTES = 17,
     GW_FRAME_END = 18,
     GW_FRAME_BYTES_ACK = 19,
+    GW_FRAME_PROBE = 20,
 } GwFrameType;
 
 typedef enum GwChannel {

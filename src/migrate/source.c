@@ -8,6 +8,7 @@
  * "lost", on a new session if the old one died.
  */
 #include "base/units.h"
+#include "lane/encodings.h"
 #include "migrate/check.h"
 
 #include <string.h>
@@ -67,10 +68,11 @@ on_prepared(GwSource *source, json_t *message)
 }
 
 static void
-on_running(GwSource *source)
+on_running(GwSource *source, const json_t *message)
 {
     if (is_given_up(source->move)) {
         source->running_us = source->running_us > 0 ? source->running_us : gw_now_us();
+        gw_report_take_target(source->move->record, json_object_get(message, "figures"));
         gw_source_qemu_finish(source);
     } else {
         gw_move_fail(source->move, GW_MOVE_EVENT_PEER_RUNNING, GW_ERROR_PROTOCOL,
@@ -99,7 +101,7 @@ on_message(GwLane *lane, json_t *message, void *data)
     } else if (strcmp(what, "verified") == 0) {
         gw_source_verify_answer(source, message);
     } else if (strcmp(what, "running") == 0) {
-        on_running(source);
+        on_running(source, message);
     } else if (strcmp(what, "fetching") == 0 || strcmp(what, "resume") == 0) {
         if (move->state == GW_MOVE_POSTCOPY) {
             gw_source_post_heard(source, what);
@@ -214,16 +216,31 @@ on_closed(GwLane *lane, const GError *error, void *data)
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, reason);
 }
 
+/* The record may be from another version: an encoding that is not known here is not used. */
+static GwLaneWishes
+lane_wishes(const json_t *record)
+{
+    const char *names = gw_json_str(record, "encodings", "all");
+    unsigned encodings = GW_ENCODING_ALL;
+
+    (void)!gw_encodings_parse(names, &encodings, NULL);
+    return (GwLaneWishes){
+        .n_links = (unsigned)gw_json_int(record, "connections_wanted", 0),
+        .encodings_off = GW_ENCODING_ALL & ~encodings,
+    };
+}
+
 void
 gw_source_connect(GwSource *source)
 {
     static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
     const GwMovesNetwork *network = &source->move->moves->options.network;
+    const GwLaneWishes wishes = lane_wishes(source->move->record);
     g_autoptr(GError) error = NULL;
 
     drop_lane(source);
     source->lane =
-        network->connect(source->move->peer, &handlers, source, network->network, &error);
+        network->connect(source->move->peer, &wishes, &handlers, source, network->network, &error);
     if (source->lane) {
         return;
     }
@@ -260,6 +277,11 @@ on_checked(json_t *plan, const GError *error, void *data)
         gw_move_fail(move, GW_MOVE_EVENT_CHECKS_FAILED, GW_ERROR_CHECKS,
                      "VM '%s' cannot move to host '%s': %s", move->vm_name, move->peer, summary);
         return;
+    }
+    if (json_object_get(plan, "transport")) {
+        gw_json_set_str(move->record, "transport", gw_json_str(plan, "transport", NULL));
+        gw_json_set_str(move->record, "transport_reason",
+                        gw_json_str(plan, "transport_reason", NULL));
     }
     gw_move_event(move, GW_MOVE_EVENT_CHECKS_PASSED, NULL);
 }
@@ -497,28 +519,15 @@ source_report(GwMove *move, json_t *record)
         gw_lane_stats(source->lane, stats);
     }
     report_times(source, record, gw_now_us());
+    gw_report_cpu(record, gw_move_vm(move), source->qemu_cpu_us);
     if (source->direct) {
         /* QEMU's own count; TLS is not in it. */
         json_object_set_new(record, "bytes",
                             json_pack("{s:I}", "wire", gw_json_int(record, "qemu_sent_bytes", 0)));
         return;
     }
-    if (stats->wire_bytes == 0) {
-        return;
-    }
-    json_object_set_new(
-        record, "bytes",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wire", (json_int_t)stats->wire_bytes,
-                  "page", (json_int_t)stats->page_bytes, "zero", (json_int_t)stats->zero_bytes,
-                  "opaque", (json_int_t)stats->opaque_bytes, "control",
-                  (json_int_t)stats->control_bytes, "overhead", (json_int_t)stats->overhead_bytes,
-                  "stream", (json_int_t)stats->stream_bytes));
-    gw_json_set_int(record, "pages", (int64_t)stats->pages);
-    gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
-    gw_json_set_int(record, "rate_bytes_s", (int64_t)stats->rate_bytes_s);
-    gw_json_set_int(record, "rtt_us", (int64_t)stats->rtt_us);
-    gw_json_set_int(record, "in_flight_bytes", (int64_t)stats->in_flight_bytes);
-    gw_json_set_int(record, "cpu_us", (int64_t)stats->cpu_us);
+    gw_report_lane(record, stats);
+    gw_report_derive(record);
 }
 
 static void
@@ -528,6 +537,7 @@ source_init(GwMove *move)
 
     source->move = move;
     source->post.listen_fd = GW_FD_NONE;
+    source->qemu_cpu_us = -1;
     move->side = source;
 }
 
