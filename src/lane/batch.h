@@ -60,6 +60,16 @@ bool gw_batch_encoder_is_empty(const GwBatchEncoder *encoder);
 /* The batch as a frame, with causes; the encoder is empty again. NULL if it was empty. */
 GwFrame *gw_batch_encoder_take(GwBatchEncoder *encoder) GW_MUST_USE;
 
+/* Where the references of a payload are; see image_ref.h. */
+typedef struct GwBatchReferences {
+    unsigned n_pages;
+    const uint8_t *section; /* `len` bytes, borrowed */
+    size_t len;
+} GwBatchReferences;
+
+/* False: the payload is damaged. */
+bool gw_batch_references(const uint8_t *payload, size_t len, GwBatchReferences *out) GW_MUST_USE;
+
 /* One thread. */
 typedef struct GwBatchDecoder GwBatchDecoder;
 

@@ -56,6 +56,26 @@ damaged(GError **error, const char *what)
     return false;
 }
 
+bool
+gw_batch_references(const uint8_t *payload, size_t len, GwBatchReferences *out)
+{
+    GwCursor cursor = gw_cursor(payload, len);
+
+    (void)gw_cursor_be16(&cursor);
+    unsigned n_pages = gw_cursor_be16(&cursor);
+    (void)gw_cursor_be32(&cursor);
+    uint32_t body_bytes = gw_cursor_be32(&cursor);
+    uint32_t map_bytes = gw_cursor_be32(&cursor);
+
+    (void)gw_cursor_bytes(&cursor, body_bytes);
+    (void)gw_cursor_bytes(&cursor, map_bytes);
+    size_t left = gw_cursor_left(&cursor);
+    const uint8_t *section = gw_cursor_bytes(&cursor, left);
+
+    *out = (GwBatchReferences){.n_pages = n_pages, .section = section, .len = left};
+    return !cursor.failed;
+}
+
 static const uint8_t *
 decode_body(GwBatchDecoder *decoder, unsigned id, const uint8_t *in, size_t in_len, size_t out_len)
 {

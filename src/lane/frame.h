@@ -44,6 +44,7 @@
  *     ACK         0  8  every ordered frame up to this sequence has been dealt with
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
+ *     NEED, FILL  about references that a target cannot prove: image_ref.h
  *
  * Ordered types are CONTROL, BLOCK, RAM, CHECKPOINT and STREAM_END.
  * Pure; any thread. Errors: GW_ERROR_PROTOCOL, GW_ERROR_UNSUPPORTED for versions.
@@ -85,6 +86,8 @@ typedef enum GwFrameType {
     GW_FRAME_PING = 9,
     GW_FRAME_PONG = 10,
     GW_FRAME_GOODBYE = 11,
+    GW_FRAME_NEED = 14,
+    GW_FRAME_FILL = 15,
 } GwFrameType;
 
 typedef enum GwChannel {

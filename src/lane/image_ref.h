@@ -113,6 +113,12 @@ typedef struct GwRefSourceFigures {
     bool in_use;
 } GwRefSourceFigures;
 
+typedef struct GwRefTotals {
+    uint64_t refs;
+    uint64_t misses;
+    uint64_t memory_bytes;
+} GwRefTotals;
+
 GwRefSource *gw_ref_source_new(const GwRefSourceOptions *options) GW_MUST_USE;
 /* Does not wait for the threads that build indexes. No look-up may go on. */
 void gw_ref_source_free(GwRefSource *source);
@@ -130,6 +136,9 @@ void gw_ref_source_use(GwRefSource *source, unsigned image);
 
 /* Any thread; false for an image that there is not. */
 bool gw_ref_source_figures(GwRefSource *source, unsigned image, GwRefSourceFigures *out);
+
+/* Over all images. Any thread. */
+void gw_ref_source_totals(GwRefSource *source, GwRefTotals *out);
 
 /*
  * Looks for @n pages (GW_PAGE_BYTES each); refs[i] tells where pages[i] may be. Any thread, no

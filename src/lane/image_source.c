@@ -135,6 +135,19 @@ gw_ref_source_figures(GwRefSource *source, unsigned image, GwRefSourceFigures *o
     return true;
 }
 
+void
+gw_ref_source_totals(GwRefSource *source, GwRefTotals *out)
+{
+    GwRefSourceFigures figures;
+
+    *out = (GwRefTotals){0};
+    for (unsigned i = 0; gw_ref_source_figures(source, i, &figures); i++) {
+        out->refs += figures.refs;
+        out->misses += figures.misses;
+        out->memory_bytes += figures.index.memory_bytes;
+    }
+}
+
 static void
 count_miss(GwRefSource *source, unsigned image)
 {

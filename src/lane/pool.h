@@ -19,6 +19,7 @@ typedef struct GwFramePool GwFramePool;
 typedef struct GwFrameCauses {
     uint32_t page_bytes;
     uint32_t zero_bytes;
+    uint32_t reference_bytes;
     uint32_t opaque_bytes;
     uint32_t control_bytes;
 } GwFrameCauses;

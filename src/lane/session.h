@@ -10,6 +10,7 @@
  *     link threads   link.c      one each: its connection, frames both ways, pings, timeouts
  *                    reopen.c    the connecting side's: getting a connection, again and again
  *     inbox thread   target.c    ordered frames of the peer: control messages, QEMU's stream
+ *     desk thread    ref_desk.c  references of frames that wait in the inbox
  *     stream thread  source.c    QEMU → parser → batches → outbox; only while a stream is sent
  *
  *     QEMU → source.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
@@ -30,6 +31,8 @@
 #include "lane/inbox.h"
 #include "lane/lane.h"
 #include "lane/outbox.h"
+#include "lane/ref_desk.h"
+#include "lane/ref_keep.h"
 
 #include <gio/gio.h>
 #include <pthread.h>
@@ -77,6 +80,7 @@ struct GwLane {
     GwFramePool *pool;
     GwOutbox *outbox;
     GwInbox *inbox;
+    GwRefDesk *desk; /* the accepting side's; NULL for the other */
     uint8_t session_id[GW_SESSION_ID_BYTES];
     uint8_t ticket[GW_TICKET_BYTES]; /* the connecting side's first link sets it before READY */
 
@@ -84,6 +88,7 @@ struct GwLane {
     GwLink *links[GW_LANE_MAX_LINKS]; /* set once each, owned by the main context */
     int64_t heard_us;                 /* when bytes came last, over any link */
     bool confirmed;                   /* the peer has used the session */
+    GwRefKeep *keep; /* set once, if at all, by the main context before the stream starts */
 
     /* --- main context --- */
     GMainContext *context;
@@ -106,6 +111,7 @@ struct GwLane {
     pthread_t stream_thread;
     bool inbox_runs;
     bool stream_runs;
+    GwRefSource *references; /* what `keep` looks in */
 
     /* --- handed over to the stream thread when it starts --- */
     GwFd stream_fd;
