@@ -19,6 +19,7 @@
 #include "daemon/notify.h"
 #include "daemon/privileges.h"
 #include "fleet/peers.h"
+#include "migrate/indexer.h"
 #include "migrate/migrate.h"
 #include "qemu/probe.h"
 #include "store/store.h"
@@ -36,6 +37,7 @@ struct GwDaemon {
     GwConfig *config;
     char *pki_dir;
     char *cache_dir;
+    char *index_dir;
 
     GMainLoop *loop;
     GError *error; /* why the loop ended; NULL: on request */
@@ -52,6 +54,7 @@ struct GwDaemon {
     GwVms *vms;
     GwPeers *peers;
     GwMoves *moves;
+    GwIndexer *indexer;
     GwServer *server;
 };
 
@@ -212,6 +215,15 @@ api_group(const GwDaemon *daemon)
 }
 
 static void
+on_vm_changed(const char *name, GwVm *vm, void *data)
+{
+    GwDaemon *daemon = data;
+
+    gw_server_vm_changed(name, vm, daemon->server);
+    gw_indexer_vm_changed(name, vm, daemon->indexer);
+}
+
+static void
 on_moves_loaded(json_t *moves, const GError *error, void *data)
 {
     GwDaemon *daemon = data;
@@ -237,7 +249,8 @@ on_moves_loaded(json_t *moves, const GError *error, void *data)
         give_up(daemon, problem, "cannot offer the API");
         return;
     }
-    gw_vms_on_change(daemon->vms, gw_server_vm_changed, daemon->server);
+    daemon->indexer = gw_indexer_new(daemon->vms, daemon->index_dir);
+    gw_vms_on_change(daemon->vms, on_vm_changed, daemon);
     tell_ready_if_done(daemon);
 }
 
@@ -270,6 +283,7 @@ on_peers_loaded(const GError *error, void *data)
         .host_name = config->host_name,
         .run_dir = config->run_dir,
         .qemu_user = null_if_empty(config->qemu_user),
+        .index_dir = daemon->index_dir,
         .network = {connect_for_move, address_for_move, daemon->peers},
         .prepare_timeout_ms = config->prepare_timeout_ms,
         .precopy_timeout_ms = config->precopy_timeout_ms,
@@ -335,7 +349,8 @@ make_folders(GwDaemon *daemon, GError **error)
     return gw_folder_make(daemon->config->state_dir, 0700, state_key, error) &&
            gw_folder_make(daemon->config->run_dir, 0711, "[host] run-dir", error) &&
            gw_folder_make(daemon->pki_dir, 0700, state_key, error) &&
-           gw_folder_make(daemon->cache_dir, 0700, state_key, error);
+           gw_folder_make(daemon->cache_dir, 0700, state_key, error) &&
+           gw_folder_make(daemon->index_dir, 0700, state_key, error);
 }
 
 /* --- signals ---------------------------------------------------------------------------------- */
@@ -419,6 +434,7 @@ daemon_alloc(const GwDaemonOptions *options, GwConfig *config)
     daemon->config = config;
     daemon->pki_dir = g_build_filename(config->state_dir, "pki", NULL);
     daemon->cache_dir = g_build_filename(config->state_dir, "cache", NULL);
+    daemon->index_dir = g_build_filename(daemon->cache_dir, "images", NULL);
     daemon->lock = GW_FD_NONE;
     daemon->loop = g_main_loop_new(NULL, FALSE);
     daemon->notify = gw_notify_new();
@@ -478,6 +494,7 @@ gw_daemon_free(GwDaemon *daemon)
         gw_vms_on_change(daemon->vms, NULL, NULL);
     }
     gw_server_free(daemon->server);
+    gw_indexer_free(daemon->indexer);
     gw_moves_free(daemon->moves);
     gw_peers_free(daemon->peers);
     gw_vms_free(daemon->vms);
@@ -493,6 +510,7 @@ gw_daemon_free(GwDaemon *daemon)
     g_free(daemon->caps_problem);
     g_free(daemon->pki_dir);
     g_free(daemon->cache_dir);
+    g_free(daemon->index_dir);
     g_free(daemon->config_path);
     g_free(daemon);
 }

@@ -138,8 +138,8 @@ resolve(GwRefDesk *desk, Job *job)
     job->state = JOB_IN_WORK;
     desk->n_pages += references.n_pages;
     pthread_mutex_unlock(&desk->lock);
-    GwRefPages *pages = gw_ref_target_resolve(desk->images, section, references.len,
-                                              references.n_pages, &error);
+    GwRefPages *pages =
+        gw_ref_target_resolve(desk->images, section, references.len, references.n_pages, &error);
 
     if (pages && !gw_ref_pages_is_proven(pages)) {
         g_autoptr(GByteArray) need = g_byte_array_new();
@@ -442,8 +442,7 @@ take_fill_locked(GwRefDesk *desk, uint64_t sequence, const uint8_t *payload, siz
         return true; /* the second answer to a question that was repeated */
     }
     g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
-                "the peer answered a question about frame %" G_GUINT64_FORMAT
-                " that was not asked",
+                "the peer answered a question about frame %" G_GUINT64_FORMAT " that was not asked",
                 sequence);
     return false;
 }

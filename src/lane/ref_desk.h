@@ -29,7 +29,8 @@ GwRefDesk *gw_ref_desk_new(GwRefDeskWake wake, void *data);
 void gw_ref_desk_free(GwRefDesk *desk);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefDesk, gw_ref_desk_free)
 
-/* The images that were agreed on (transfer full, also on failure). Once, before the first take(). */
+/* The images that were agreed on (transfer full, also on failure). Once, before the first take().
+ */
 bool gw_ref_desk_start(GwRefDesk *desk, GwRefTarget *images, GError **error) GW_MUST_USE;
 
 /*

@@ -10,6 +10,8 @@
  *   visitor.c       sessions from other hosts, until it is known which move they are about
  *   check*.c        the checks before a move
  *   direct.c        QEMU-to-QEMU transport: ports and keys
+ *   references.c    disk images that both hosts read
+ *   indexer.c       indexes over them, ahead of moves
  */
 #pragma once
 
@@ -17,6 +19,7 @@
 #include "core/move_state.h"
 #include "core/progress.h"
 #include "migrate/migrate.h"
+#include "migrate/references.h"
 
 /* What it grows by in a move must fit. */
 #define GW_MOVE_MAX_GENERATION (INT64_MAX - 8)
@@ -144,6 +147,12 @@ typedef struct GwSource {
     guint reconnect;
     json_t *direct; /* the target's {"port", "psk"}, direct transport only */
 
+    /* References. */
+    GwRefProbe *ref_probe;   /* under way */
+    guint ref_wait;          /* everything else is ready */
+    json_t *ref_offers;      /* NULL: none */
+    GwRefSource *references; /* until the lane has it */
+
     /* QEMU's side. */
     bool observing;
     guint poll;
@@ -191,6 +200,10 @@ typedef struct GwTarget {
     char *key;     /* direct transport */
     uint16_t port;
     uint16_t next_port;
+    GwRefProbe *ref_probe;
+    guint ref_wait;      /* QEMU is ready */
+    json_t *ref_taken;   /* what is told to the source */
+    GwRefTarget *images; /* until the lane has them */
     bool observing;
     bool loaded;        /* QEMU has loaded the whole stream */
     bool stream_whole;  /* ... and the lane's digests agree */

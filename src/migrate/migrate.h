@@ -35,6 +35,7 @@ typedef struct GwMovesOptions {
     const char *host_name;
     const char *run_dir;
     const char *qemu_user;
+    const char *index_dir; /* indexes of disk images; NULL: they are made anew for each move */
     GwMovesNetwork network;
     /* Timeouts of the states, 0: the default in core/move_state.h. */
     int64_t prepare_timeout_ms;

@@ -275,6 +275,9 @@ start_on_lane(GwSource *source, GwQmp *qmp, GError **error)
     }
     our_end = pair[0];
     qemu_end = pair[1];
+    if (source->references) {
+        gw_lane_set_references(source->lane, g_steal_pointer(&source->references));
+    }
     if (!gw_lane_start_stream(source->lane, g_steal_fd(&our_end), error)) {
         return false;
     }

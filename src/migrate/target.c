@@ -123,13 +123,53 @@ on_setup_reply(json_t *answer, const GError *error, void *data)
     }
 }
 
+static gboolean
+on_ref_waited(gpointer data)
+{
+    GwTarget *target = data;
+
+    target->ref_wait = 0;
+    g_clear_pointer(&target->ref_probe, gw_ref_probe_free);
+    gw_move_event(target->move, GW_MOVE_EVENT_READY, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+static void
+on_taken(json_t *taken, GwRefTarget *images, void *data)
+{
+    GwTarget *target = data;
+
+    g_clear_pointer(&target->ref_probe, gw_ref_probe_free);
+    target->images = images;
+    target->ref_taken = images ? json_incref(taken) : NULL;
+    if (target->ref_wait != 0) {
+        g_clear_handle_id(&target->ref_wait, g_source_remove);
+        (void)on_ref_waited(target);
+    }
+}
+
+static void
+drop_references(GwTarget *target)
+{
+    g_clear_handle_id(&target->ref_wait, g_source_remove);
+    g_clear_pointer(&target->ref_probe, gw_ref_probe_free);
+    g_clear_pointer(&target->ref_taken, json_decref);
+    g_clear_pointer(&target->images, gw_ref_target_free);
+}
+
+/* The disks that the source offers to refer to are looked at while QEMU starts. */
 static void
 on_listening(json_t *answer, const GError *error, void *data)
 {
     GwTarget *target = data;
 
     on_setup_reply(answer, error, data);
-    if (!error) {
+    if (error) {
+        return;
+    }
+    if (target->ref_probe) {
+        target->ref_wait = g_timeout_add(GW_REF_PROBE_WAIT_MS, on_ref_waited, target);
+    } else {
         gw_move_event(target->move, GW_MOVE_EVENT_READY, NULL);
     }
 }
@@ -256,6 +296,10 @@ prepare(GwTarget *target)
         return;
     }
     target->started_us = gw_now_us();
+    if (json_array_size(json_object_get(target->prepare, "references")) > 0) {
+        target->ref_probe = gw_ref_probe_target(
+            definition, json_object_get(target->prepare, "references"), on_taken, target);
+    }
     move->calls++;
     gw_vms_prepare_incoming(move->moves->options.vms, definition,
                             json_object_get(target->prepare, "run"), move->id, on_vm_prepared,
@@ -438,6 +482,11 @@ receive(GwTarget *target)
     if (!target->lane) {
         return; /* its end is told by an event that waits behind this one */
     }
+    if (target->images &&
+        !gw_lane_take_references(target->lane, g_steal_pointer(&target->images), &error)) {
+        gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
+        return;
+    }
     if (!target->direct &&
         !gw_lane_start_stream(target->lane, g_steal_fd(&target->stream_fd), &error)) {
         gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
@@ -451,6 +500,9 @@ receive(GwTarget *target)
     if (target->direct) {
         gw_json_set_int(extra, "port", target->port);
         gw_json_set_str(extra, "psk", target->key);
+    }
+    if (target->ref_taken) {
+        json_object_set(extra, "references", target->ref_taken);
     }
     gw_move_send(move, target->lane, "prepared", extra);
     check_handed_to_us(target);
@@ -571,6 +623,7 @@ refuse(GwTarget *target)
 {
     leave_vm(target);
     gw_fd_clear(&target->stream_fd);
+    drop_references(target);
     gw_move_discard_vm(target->move, on_discarded);
 }
 
@@ -679,6 +732,7 @@ target_free(GwMove *move)
     GwTarget *target = side_of(move);
 
     leave_vm(target);
+    drop_references(target);
     gw_lane_free(target->lane);
     gw_fd_clear(&target->stream_fd);
     json_decref(target->prepare);
