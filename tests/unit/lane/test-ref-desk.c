@@ -223,7 +223,7 @@ run(const char *target_file, unsigned loss_in_ten)
 
     rig_init(&rig, target_file);
     for (unsigned i = 0; i < 40; i++) {
-        send_frame(&rig, (unsigned)below(N_PAGES), 1 + (unsigned)below(64));
+        send_frame(&rig, (unsigned)below(N_PAGES), 8 + (unsigned)below(57));
     }
     taker.thread = g_thread_new("taker", take_all, &taker);
     carry(&rig, &taker, loss_in_ten);
