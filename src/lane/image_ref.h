@@ -46,6 +46,7 @@
 #include "lane/codec.h"
 #include "lane/image.h"
 #include "lane/image_index.h"
+#include "lane/visit.h"
 
 #define GW_REF_MAX_IMAGES  32u
 #define GW_REF_MAX_PAGES   256u /* of one frame */
@@ -131,6 +132,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefSource, gw_ref_source_free)
 bool gw_ref_source_add(GwRefSource *source, const char *path, const char *format,
                        GError **error) GW_MUST_USE;
 
+/*
+ * Adds an earlier visit to the target (transfer full) as one more image. Once, after the files.
+ * GW_ERROR_TOO_LARGE.
+ */
+bool gw_ref_source_add_visit(GwRefSource *source, GwVisitTags *visit, GError **error) GW_MUST_USE;
+
 /* The target took the image. Any thread. */
 void gw_ref_source_use(GwRefSource *source, unsigned image);
 
@@ -146,6 +153,15 @@ void gw_ref_source_totals(GwRefSource *source, GwRefTotals *out);
  */
 unsigned gw_ref_source_try(GwRefSource *source, const uint8_t *const *pages, unsigned n,
                            GwRef *refs);
+
+/*
+ * The name of a RAM block of the stream, before pages of it are looked for in the visit. One
+ * thread, which orders this before the look-ups.
+ */
+void gw_ref_source_name_block(GwRefSource *source, uint16_t block, const char *name);
+/* Looks for a page that may be as it was in the visit. Any thread, no locks. */
+bool gw_ref_source_try_visit(GwRefSource *source, uint16_t block, uint64_t page,
+                             const uint8_t *content, GwRef *ref);
 
 /* --- source: one frame ------------------------------------------------------------------------ */
 
