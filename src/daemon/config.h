@@ -45,6 +45,8 @@ typedef struct GwConfig {
     GwConfigRange direct_ports;
     int64_t max_incoming;
     int64_t history;
+    int64_t visits_size; /* bytes, 0: none are kept */
+    int64_t visits_age_ms;
     char *log_level;
 } GwConfig;
 

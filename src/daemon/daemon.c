@@ -38,6 +38,7 @@ struct GwDaemon {
     char *pki_dir;
     char *cache_dir;
     char *index_dir;
+    char *visits_dir;
 
     GMainLoop *loop;
     GError *error; /* why the loop ended; NULL: on request */
@@ -53,6 +54,7 @@ struct GwDaemon {
     unsigned probe_retry; /* a timer */
     GwVms *vms;
     GwPeers *peers;
+    GwVisits *visits;
     GwMoves *moves;
     GwIndexer *indexer;
     GwServer *server;
@@ -249,7 +251,7 @@ on_moves_loaded(json_t *moves, const GError *error, void *data)
         give_up(daemon, problem, "cannot offer the API");
         return;
     }
-    daemon->indexer = gw_indexer_new(daemon->vms, daemon->index_dir);
+    daemon->indexer = gw_indexer_new(daemon->vms, daemon->index_dir, daemon->visits);
     gw_vms_on_change(daemon->vms, on_vm_changed, daemon);
     tell_ready_if_done(daemon);
 }
@@ -272,17 +274,24 @@ on_peers_loaded(const GError *error, void *data)
 {
     GwDaemon *daemon = data;
     const GwConfig *config = daemon->config;
+    const GwVisitsOptions visits = {
+        .folder = daemon->visits_dir,
+        .max_bytes = (uint64_t)config->visits_size,
+        .max_age_ms = config->visits_age_ms,
+    };
 
     if (error) {
         give_up(daemon, error, "cannot load the hosts");
         return;
     }
+    daemon->visits = gw_visits_new(&visits);
     const GwMovesOptions options = {
         .store = daemon->store,
         .vms = daemon->vms,
         .host_name = config->host_name,
         .run_dir = config->run_dir,
         .qemu_user = null_if_empty(config->qemu_user),
+        .visits = daemon->visits,
         .index_dir = daemon->index_dir,
         .network = {connect_for_move, address_for_move, daemon->peers},
         .prepare_timeout_ms = config->prepare_timeout_ms,
@@ -350,7 +359,8 @@ make_folders(GwDaemon *daemon, GError **error)
            gw_folder_make(daemon->config->run_dir, 0711, "[host] run-dir", error) &&
            gw_folder_make(daemon->pki_dir, 0700, state_key, error) &&
            gw_folder_make(daemon->cache_dir, 0700, state_key, error) &&
-           gw_folder_make(daemon->index_dir, 0700, state_key, error);
+           gw_folder_make(daemon->index_dir, 0700, state_key, error) &&
+           gw_folder_make(daemon->visits_dir, 0700, state_key, error);
 }
 
 /* --- signals ---------------------------------------------------------------------------------- */
@@ -435,6 +445,7 @@ daemon_alloc(const GwDaemonOptions *options, GwConfig *config)
     daemon->pki_dir = g_build_filename(config->state_dir, "pki", NULL);
     daemon->cache_dir = g_build_filename(config->state_dir, "cache", NULL);
     daemon->index_dir = g_build_filename(daemon->cache_dir, "images", NULL);
+    daemon->visits_dir = g_build_filename(config->state_dir, "visits", NULL);
     daemon->lock = GW_FD_NONE;
     daemon->loop = g_main_loop_new(NULL, FALSE);
     daemon->notify = gw_notify_new();
@@ -496,6 +507,7 @@ gw_daemon_free(GwDaemon *daemon)
     gw_server_free(daemon->server);
     gw_indexer_free(daemon->indexer);
     gw_moves_free(daemon->moves);
+    gw_visits_free(daemon->visits);
     gw_peers_free(daemon->peers);
     gw_vms_free(daemon->vms);
     g_clear_handle_id(&daemon->probe_retry, g_source_remove);
@@ -511,6 +523,7 @@ gw_daemon_free(GwDaemon *daemon)
     g_free(daemon->pki_dir);
     g_free(daemon->cache_dir);
     g_free(daemon->index_dir);
+    g_free(daemon->visits_dir);
     g_free(daemon->config_path);
     g_free(daemon);
 }

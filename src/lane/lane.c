@@ -479,6 +479,18 @@ gw_lane_take_references(GwLane *lane, GwRefTarget *images, GError **error)
     return gw_ref_desk_start(lane->desk, images, error);
 }
 
+void
+gw_lane_keep_visit(GwLane *lane, GwVisitWriter *visit)
+{
+    lane->visit = visit;
+}
+
+void
+gw_lane_note_visit(GwLane *lane, GwVisitTags *tags)
+{
+    lane->tags = tags;
+}
+
 bool
 gw_lane_start_stream(GwLane *lane, int fd, GError **error)
 {

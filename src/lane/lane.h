@@ -35,6 +35,8 @@ typedef struct GwLaneServer GwLaneServer;
 typedef struct GwLaneCredentials GwLaneCredentials;
 typedef struct GwRefSource GwRefSource; /* image_ref.h */
 typedef struct GwRefTarget GwRefTarget;
+typedef struct GwVisitWriter GwVisitWriter; /* visit.h */
+typedef struct GwVisitTags GwVisitTags;
 
 #define GW_LANE_MAX_MESSAGE_BYTES (1024u * 1024u)
 
@@ -163,6 +165,14 @@ bool gw_lane_send(GwLane *lane, json_t *message, GError **error) GW_MUST_USE;
  */
 void gw_lane_set_references(GwLane *lane, GwRefSource *references);
 bool gw_lane_take_references(GwLane *lane, GwRefTarget *images, GError **error) GW_MUST_USE;
+
+/*
+ * Before gw_lane_start_stream(), borrowed until the lane is freed, NULL for none (visit.h): where
+ * the side that connected keeps the pages that it sends; where the other notes how they came, until
+ * stream_end().
+ */
+void gw_lane_keep_visit(GwLane *lane, GwVisitWriter *visit);
+void gw_lane_note_visit(GwLane *lane, GwVisitTags *tags);
 
 /*
  * Starts to carry QEMU's migration stream: on the side that connected from @fd to the peer, on

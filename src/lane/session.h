@@ -115,6 +115,10 @@ struct GwLane {
 
     /* --- handed over to the stream thread when it starts --- */
     GwFd stream_fd;
+    GwVisitWriter *visit; /* borrowed, NULL: none */
+
+    /* --- handed over to the inbox thread with the sink --- */
+    GwVisitTags *tags; /* borrowed, NULL: none */
 
     /* --- under `lock` --- */
     pthread_mutex_t lock;

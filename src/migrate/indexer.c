@@ -23,6 +23,7 @@ typedef struct Known {
 
 struct GwIndexer {
     GwVms *vms;
+    GwVisits *visits; /* NULL: none */
     char *cache_folder;
     GHashTable *known; /* name → Known */
     GQueue waiting;    /* of names, owned */
@@ -91,8 +92,10 @@ start_next(GwIndexer *indexer)
         GwVm *vm = gw_vms_find(indexer->vms, name);
 
         if (vm) {
-            indexer->probe = gw_ref_probe_source(gw_vm_definition(vm), indexer->cache_folder,
-                                                 on_offers, indexer);
+            const GwRefProbeOptions options = {.definition = gw_vm_definition(vm),
+                                               .index_folder = indexer->cache_folder};
+
+            indexer->probe = gw_ref_probe_source(&options, on_offers, indexer);
         }
     }
 }
@@ -127,6 +130,9 @@ forget(GwIndexer *indexer, const char *name)
     for (guint i = 0; known && !known->moving && i < known->paths->len; i++) {
         gw_image_cache_remove(indexer->cache_folder, g_ptr_array_index(known->paths, i));
     }
+    if (indexer->visits && !(known && known->moving)) {
+        gw_visits_forget(indexer->visits, name);
+    }
     g_hash_table_remove(indexer->known, name);
 }
 
@@ -157,12 +163,13 @@ gw_indexer_is_idle(const GwIndexer *indexer)
 }
 
 GwIndexer *
-gw_indexer_new(GwVms *vms, const char *cache_folder)
+gw_indexer_new(GwVms *vms, const char *cache_folder, GwVisits *visits)
 {
     GwIndexer *indexer = g_new0(GwIndexer, 1);
     g_autoptr(GPtrArray) all = gw_vms_list(vms);
 
     indexer->vms = vms;
+    indexer->visits = visits;
     indexer->cache_folder = g_strdup(cache_folder);
     indexer->known = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, known_free);
     g_queue_init(&indexer->waiting);

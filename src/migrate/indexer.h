@@ -6,18 +6,20 @@
  * One VM at a time, when it begins to run on this host or the daemon finds it running; idle I/O, as
  * image_index.h says. A move never waits for an index; one that is old costs bytes only and is made
  * anew in the background of the next move. The folder is bounded by the indexes themselves; those
- * of a VM's own files go when the VM is undefined, not when it moves away: it may come back.
+ * of a VM's own files go when the VM is undefined, as do its visits (visits.h), not when it moves
+ * away: it may come back.
  *
  * Main context; the files are read by threads of their own.
  */
 #pragma once
 
+#include "migrate/visits.h"
 #include "vm/vm.h"
 
 typedef struct GwIndexer GwIndexer;
 
-/* Begins with the VMs that run. @vms outlives it. */
-GwIndexer *gw_indexer_new(GwVms *vms, const char *cache_folder) GW_MUST_USE;
+/* Begins with the VMs that run. @vms and @visits (nullable) outlive it. */
+GwIndexer *gw_indexer_new(GwVms *vms, const char *cache_folder, GwVisits *visits) GW_MUST_USE;
 void gw_indexer_free(GwIndexer *indexer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwIndexer, gw_indexer_free)
 

@@ -12,6 +12,7 @@
  *   direct.c        QEMU-to-QEMU transport: ports and keys
  *   references.c    disk images that both hosts read
  *   indexer.c       indexes over them, ahead of moves
+ *   visits.c        what is kept of VMs that leave and come
  */
 #pragma once
 
@@ -152,6 +153,7 @@ typedef struct GwSource {
     guint ref_wait;          /* everything else is ready */
     json_t *ref_offers;      /* NULL: none */
     GwRefSource *references; /* until the lane has it */
+    GwVisitWriter *visit;    /* NULL: its memory is not kept */
 
     /* QEMU's side. */
     bool observing;
@@ -204,6 +206,7 @@ typedef struct GwTarget {
     guint ref_wait;      /* QEMU is ready */
     json_t *ref_taken;   /* what is told to the source */
     GwRefTarget *images; /* until the lane has them */
+    GwVisitTags *tags;   /* NULL: how the memory came is not noted */
     bool observing;
     bool loaded;        /* QEMU has loaded the whole stream */
     bool stream_whole;  /* ... and the lane's digests agree */

@@ -23,9 +23,12 @@ typedef struct Disk {
 typedef struct Task {
     GPtrArray *disks; /* of Disk */
     char *vm;
-    char *cache_folder; /* source */
-    json_t *offers;     /* source: result; target: what came */
-    json_t *taken;      /* target: result */
+    char *peer;
+    char *visits_folder; /* NULL: no visits */
+    char *index_folder;  /* source */
+    uint64_t guest_bytes;
+    json_t *offers; /* source: result; target: what came */
+    json_t *taken;  /* target: result */
     GwRefSource *source;
     GwRefTarget *images;
 } Task;
@@ -58,7 +61,9 @@ task_free(void *data)
     gw_ref_target_free(task->images);
     json_decref(task->offers);
     json_decref(task->taken);
-    g_free(task->cache_folder);
+    g_free(task->index_folder);
+    g_free(task->visits_folder);
+    g_free(task->peer);
     g_free(task->vm);
     g_free(task);
 }
@@ -110,12 +115,33 @@ offer_disk(Task *task, GHashTable *seen, const Disk *disk, GError **error)
     return chain != NULL;
 }
 
+/* The memory that the VM had when it came, if it came from there. */
+static bool
+offer_visit(Task *task, GError **error)
+{
+    g_autofree char *move =
+        task->visits_folder ? gw_visits_find_tags(task->visits_folder, task->vm, task->peer) : NULL;
+
+    if (!move) {
+        return true;
+    }
+    g_autofree char *path =
+        gw_visits_path(task->visits_folder, task->vm, task->peer, move, GW_VISITS_TAGS);
+    GwVisitTags *tags = gw_visit_tags_load(path, gw_visit_tags_max_bytes(task->guest_bytes), error);
+
+    if (!tags || !gw_ref_source_add_visit(task->source, tags, error)) {
+        return false;
+    }
+    json_array_append_new(task->offers, json_pack("{s:s}", "visit", move));
+    return true;
+}
+
 static void
 offer_all(Task *task)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     const GwRefSourceOptions options = {
-        .cache_folder = task->cache_folder,
+        .cache_folder = task->index_folder,
         .max_table_bytes = GW_REF_MAX_TABLE_BYTES / MAX(task->disks->len, 1),
     };
 
@@ -128,6 +154,12 @@ offer_all(Task *task)
         if (!offer_disk(task, seen, disk, &error)) {
             tell_left_out(task, disk->name, error);
         }
+    }
+    g_autoptr(GError) error = NULL;
+
+    if (!offer_visit(task, &error)) {
+        gw_debug(&(GwLogFields){.vm = task->vm}, "no references to its earlier visit: %s",
+                 error->message);
     }
     if (json_array_size(task->offers) == 0) {
         g_clear_pointer(&task->source, gw_ref_source_free);
@@ -173,13 +205,36 @@ image_in_place(const Task *task, const char *name, int64_t layer, GError **error
                          gw_image_layer_format(chain, (unsigned)layer), error);
 }
 
+/* The pages that this host kept when the VM left for the peer. */
+static bool
+take_visit(Task *task, const char *move, unsigned number, GError **error)
+{
+    if (!task->visits_folder || !gw_move_id_is_valid(move)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_REFUSED, "there are no visits of this kind");
+        return false;
+    }
+    g_autofree char *path =
+        gw_visits_path(task->visits_folder, task->vm, task->peer, move, GW_VISITS_PAGES);
+    GwImage *image = gw_image_open(path, "raw", error);
+
+    if (image) {
+        gw_ref_target_set_image(task->images, number, image);
+        json_array_append_new(task->taken, json_integer(number));
+    }
+    return image != NULL;
+}
+
 static bool
 take_offer(Task *task, const json_t *object, unsigned number, GError **error)
 {
+    const char *visit = gw_json_str(object, "visit", NULL);
     GwRefOffer offer;
     const char *name;
     int64_t layer;
 
+    if (visit) {
+        return take_visit(task, visit, number, error);
+    }
     if (!gw_json_need_string(object, "disk", &name, error) ||
         !gw_json_need_int(object, "layer", 0, GW_IMAGE_MAX_LAYERS - 1, &layer, error) ||
         !gw_ref_offer_from_json(object, &offer, error)) {
@@ -250,14 +305,17 @@ on_done(GObject *object, GAsyncResult *result, gpointer data)
 
 /* @offers: NULL for the source. */
 static GwRefProbe *
-start(const GwDefinition *definition, const json_t *offers, const char *cache_folder,
-      const GwRefProbe *callbacks)
+start(const GwRefProbeOptions *options, const json_t *offers, const GwRefProbe *callbacks)
 {
+    const GwDefinition *definition = options->definition;
     GwRefProbe *probe = g_memdup2(callbacks, sizeof(*callbacks));
     Task *task = g_new0(Task, 1);
 
     task->vm = g_strdup(definition->name);
-    task->cache_folder = g_strdup(cache_folder);
+    task->guest_bytes = definition->memory_bytes;
+    task->peer = g_strdup(options->peer);
+    task->visits_folder = g_strdup(options->visits_folder);
+    task->index_folder = g_strdup(options->index_folder);
     task->offers = json_deep_copy(offers);
     task->disks = g_ptr_array_new_with_free_func(disk_free);
     for (guint i = 0; i < definition->disks->len; i++) {
@@ -277,18 +335,16 @@ start(const GwDefinition *definition, const json_t *offers, const char *cache_fo
 }
 
 GwRefProbe *
-gw_ref_probe_source(const GwDefinition *definition, const char *cache_folder,
-                    GwRefOffersFn callback, void *data)
+gw_ref_probe_source(const GwRefProbeOptions *options, GwRefOffersFn callback, void *data)
 {
-    return start(definition, NULL, cache_folder,
-                 &(GwRefProbe){.on_offers = callback, .data = data});
+    return start(options, NULL, &(GwRefProbe){.on_offers = callback, .data = data});
 }
 
 GwRefProbe *
-gw_ref_probe_target(const GwDefinition *definition, const json_t *offers, GwRefTakenFn callback,
+gw_ref_probe_target(const GwRefProbeOptions *options, const json_t *offers, GwRefTakenFn callback,
                     void *data)
 {
-    return start(definition, offers, NULL, &(GwRefProbe){.on_taken = callback, .data = data});
+    return start(options, offers, &(GwRefProbe){.on_taken = callback, .data = data});
 }
 
 void

@@ -4,9 +4,10 @@
  * their blocks (lane/image_ref.h).
  *
  * The source offers every file of the VM's disks, backing files too, in the order of the
- * definition: {"disk": name, "layer": 0 is the disk's own file, "blocks", "samples"}. Its place in
- * the list is the image's number. The target looks at what it has in that place, by its own paths,
- * and answers with the numbers that it takes.
+ * definition: {"disk": name, "layer": 0 is the disk's own file, "blocks", "samples"}; and, if the
+ * VM came from the target, the visit that the target may have kept: {"visit": id of that move}. The
+ * place in the list is the image's number. The target looks at what it has in that place, by its
+ * own paths, and answers with the numbers that it takes.
  *
  * A worker thread does the file work, as a dead file server may block it for ever; it owns its task
  * and outlives the probe if it must. Main context; the callback comes once, never from inside.
@@ -15,6 +16,7 @@
 
 #include "base/json.h"
 #include "lane/image_ref.h"
+#include "migrate/visits.h"
 #include "vm/definition.h"
 
 /* How long a move waits for a probe that is not done when everything else is. */
@@ -25,15 +27,22 @@
 
 typedef struct GwRefProbe GwRefProbe;
 
+typedef struct GwRefProbeOptions {
+    const GwDefinition *definition;
+    const char *peer;          /* the move's other host */
+    const char *visits_folder; /* NULL: no visits */
+    const char *index_folder;  /* source: of indexes; NULL: they are not kept */
+} GwRefProbeOptions;
+
 /* @source: transfer full. NULL if there is nothing to offer; else with an index for each offer. */
 typedef void (*GwRefOffersFn)(json_t *offers, GwRefSource *source, void *data);
-GwRefProbe *gw_ref_probe_source(const GwDefinition *definition, const char *cache_folder,
-                                GwRefOffersFn callback, void *data) GW_MUST_USE;
+GwRefProbe *gw_ref_probe_source(const GwRefProbeOptions *options, GwRefOffersFn callback,
+                                void *data) GW_MUST_USE;
 
 /* @taken: numbers. @images: transfer full, NULL if none was taken. */
 typedef void (*GwRefTakenFn)(json_t *taken, GwRefTarget *images, void *data);
 /* @offers: hostile. */
-GwRefProbe *gw_ref_probe_target(const GwDefinition *definition, const json_t *offers,
+GwRefProbe *gw_ref_probe_target(const GwRefProbeOptions *options, const json_t *offers,
                                 GwRefTakenFn callback, void *data) GW_MUST_USE;
 
 /* Before the callback: it will not come. */

@@ -83,9 +83,16 @@ start_references(GwSource *source)
 {
     GwVm *vm = gw_move_vm(source->move);
 
-    if (vm && uses_lane(source) && gw_vm_definition(vm)->disks->len > 0) {
-        source->ref_probe = gw_ref_probe_source(
-            gw_vm_definition(vm), source->move->moves->options.index_dir, on_offers, source);
+    if (vm && uses_lane(source)) {
+        const GwMovesOptions *moves = &source->move->moves->options;
+        const GwRefProbeOptions options = {
+            .definition = gw_vm_definition(vm),
+            .peer = source->move->peer,
+            .visits_folder = moves->visits ? gw_visits_folder(moves->visits) : NULL,
+            .index_folder = moves->index_dir,
+        };
+
+        source->ref_probe = gw_ref_probe_source(&options, on_offers, source);
     }
 }
 
@@ -108,6 +115,20 @@ take_answer(GwSource *source, const json_t *taken)
     }
     if (n == 0) {
         drop_references(source);
+    }
+}
+
+/* The target notes how the memory comes: what this host keeps of it can be referred to. */
+static void
+begin_visit(GwSource *source)
+{
+    GwMove *move = source->move;
+    GwVisits *visits = move->moves->options.visits;
+    GwVm *vm = gw_move_vm(move);
+
+    if (vm && visits && !source->visit) {
+        source->visit = gw_visits_begin(visits, move->vm_name, move->peer, move->id,
+                                        gw_vm_definition(vm)->memory_bytes);
     }
 }
 
@@ -135,6 +156,9 @@ on_prepared(GwSource *source, json_t *message)
         source->direct = json_pack("{s:I, s:s}", "port", (json_int_t)port, "psk", key);
     }
     take_answer(source, json_object_get(message, "references"));
+    if (gw_json_bool(message, "notes_visit", false)) {
+        begin_visit(source);
+    }
     gw_move_event(source->move, GW_MOVE_EVENT_READY, NULL);
 }
 
@@ -198,6 +222,7 @@ send_prepare(GwSource *source)
         json_pack("{s:s, s:I, s:s, s:O, s:s}", "vm", move->vm_name, "generation",
                   (json_int_t)move->generation, "definition", text, "run", gw_vm_run_info(vm),
                   "transport", gw_json_str(move->record, "transport", "lane"));
+    gw_json_set_bool(extra, "keeps_visit", move->moves->options.visits && uses_lane(source));
     if (source->ref_offers) {
         json_object_set(extra, "references", source->ref_offers);
     }
@@ -361,6 +386,10 @@ settle(GwSource *source)
 
     gw_source_qemu_leave(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
+    if (move->moves->options.visits) {
+        gw_visits_left(move->moves->options.visits, move->vm_name, move->id,
+                       g_steal_pointer(&source->visit));
+    }
     gw_move_discard_vm(move, NULL);
     gw_move_send(move, source->lane, "settled", NULL);
     if (source->lane) {
@@ -588,6 +617,7 @@ source_free(GwMove *move)
     gw_check_run_free(source->checks);
     drop_references(source);
     gw_lane_free(source->lane);
+    gw_visit_writer_free(source->visit);
     json_decref(source->direct);
     g_free(source);
 }

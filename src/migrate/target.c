@@ -277,6 +277,26 @@ on_vm_prepared(GwVm *vm, const GError *error, void *data)
 }
 
 static void
+look_at_offers(GwTarget *target, const GwDefinition *definition)
+{
+    const GwMove *move = target->move;
+    const json_t *offers = json_object_get(target->prepare, "references");
+    GwVisits *visits = move->moves->options.visits;
+    const GwRefProbeOptions options = {
+        .definition = definition,
+        .peer = move->peer,
+        .visits_folder = visits ? gw_visits_folder(visits) : NULL,
+    };
+
+    if (json_array_size(offers) > 0) {
+        target->ref_probe = gw_ref_probe_target(&options, offers, on_taken, target);
+    }
+    if (visits && gw_json_bool(target->prepare, "keeps_visit", false)) {
+        target->tags = gw_visit_tags_new(gw_visit_tags_max_bytes(definition->memory_bytes));
+    }
+}
+
+static void
 prepare(GwTarget *target)
 {
     GwMove *move = target->move;
@@ -296,10 +316,7 @@ prepare(GwTarget *target)
         return;
     }
     target->started_us = gw_now_us();
-    if (json_array_size(json_object_get(target->prepare, "references")) > 0) {
-        target->ref_probe = gw_ref_probe_target(
-            definition, json_object_get(target->prepare, "references"), on_taken, target);
-    }
+    look_at_offers(target, definition);
     move->calls++;
     gw_vms_prepare_incoming(move->moves->options.vms, definition,
                             json_object_get(target->prepare, "run"), move->id, on_vm_prepared,
@@ -487,6 +504,7 @@ receive(GwTarget *target)
         gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
         return;
     }
+    gw_lane_note_visit(target->lane, target->tags);
     if (!target->direct &&
         !gw_lane_start_stream(target->lane, g_steal_fd(&target->stream_fd), &error)) {
         gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
@@ -501,6 +519,7 @@ receive(GwTarget *target)
         gw_json_set_int(extra, "port", target->port);
         gw_json_set_str(extra, "psk", target->key);
     }
+    gw_json_set_bool(extra, "notes_visit", target->tags != NULL);
     if (target->ref_taken) {
         json_object_set(extra, "references", target->ref_taken);
     }
@@ -577,6 +596,18 @@ start_guest(GwTarget *target)
     }
 }
 
+/* The guest runs here, and nothing of it is on its way any more. */
+static void
+note_arrival(GwTarget *target)
+{
+    GwMove *move = target->move;
+
+    if (move->state == GW_MOVE_RUNNING && target->stream_whole && move->moves->options.visits) {
+        gw_visits_came(move->moves->options.visits, move->vm_name, move->peer, move->id,
+                       g_steal_pointer(&target->tags));
+    }
+}
+
 static void
 leave_vm(GwTarget *target)
 {
@@ -609,6 +640,7 @@ settle_running(GwTarget *target)
         gw_vm_release(vm);
         gw_vms_refresh(move->moves->options.vms, vm, on_refreshed, move);
     }
+    note_arrival(target);
     answer_source(target);
 }
 
@@ -734,6 +766,7 @@ target_free(GwMove *move)
     leave_vm(target);
     drop_references(target);
     gw_lane_free(target->lane);
+    gw_visit_tags_free(target->tags);
     gw_fd_clear(&target->stream_fd);
     json_decref(target->prepare);
     g_free(target->key);
