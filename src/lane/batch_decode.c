@@ -21,9 +21,18 @@ typedef struct Walk {
     GwCursor map;
     GwCursor body;
     uint64_t n_pages;
+    unsigned n_references;
+    bool placed; /* there is a next page's place: */
+    bool names_block;
+    bool moved; /* and a page has to follow */
+    uint16_t block;
+    uint64_t page;
     GwBatchItemFn each;
     void *data;
 } Walk;
+
+/* Pages of which the address can be told. */
+#define MAX_BLOCK_PAGES (UINT64_MAX / GW_PAGE_BYTES)
 
 GwBatchDecoder *
 gw_batch_decoder_new(void)
@@ -94,11 +103,11 @@ decode_body(GwBatchDecoder *decoder, unsigned id, const uint8_t *in, size_t in_l
 static bool
 walk_opaque(Walk *walk, uint64_t len, GError **error)
 {
-    if (len > gw_cursor_left(&walk->body)) {
-        return damaged(error, "opaque bytes run over the body");
+    if (walk->moved || len > gw_cursor_left(&walk->body)) {
+        return damaged(error, "opaque bytes are out of place or run over the body");
     }
-    GwRamItem item = {
-        .kind = GW_RAM_ITEM_BYTES,
+    GwBatchItem item = {
+        .kind = GW_BATCH_OPAQUE,
         .data = gw_cursor_bytes(&walk->body, (size_t)len),
         .len = (size_t)len,
     };
@@ -107,30 +116,51 @@ walk_opaque(Walk *walk, uint64_t len, GError **error)
 }
 
 static bool
-walk_run(Walk *walk, uint64_t n_pages, GError **error)
+walk_jump(Walk *walk, uint64_t where, GError **error)
 {
-    uint64_t block = gw_cursor_varint(&walk->map);
-    uint64_t first_page = gw_cursor_varint(&walk->map);
+    uint64_t page = gw_cursor_varint(&walk->map);
 
-    walk->n_pages += n_pages;
-    if (walk->n_pages > GW_BATCH_MAX_PAGES || (block >> 1) >= GW_RAM_MAX_BLOCKS ||
-        first_page > UINT64_MAX / GW_PAGE_BYTES - n_pages) {
-        return damaged(error, "a page run exceeds the limits");
+    if (walk->moved || walk->map.failed || (where >> 1) >= GW_RAM_MAX_BLOCKS ||
+        page >= MAX_BLOCK_PAGES) {
+        return damaged(error, "a jump leads nowhere");
     }
-    size_t bitmap_bytes = (size_t)(n_pages + 7) / 8;
-    const uint8_t *bitmap = gw_cursor_bytes(&walk->map, bitmap_bytes);
+    walk->placed = true;
+    walk->moved = true;
+    walk->names_block = where & 1;
+    walk->block = (uint16_t)(where >> 1);
+    walk->page = page;
+    return true;
+}
 
-    if (!bitmap || (n_pages % 8 != 0 && bitmap[bitmap_bytes - 1] >> (n_pages % 8) != 0)) {
-        return damaged(error, "a page run's bitmap is cut off or too long");
+static bool
+walk_skip(Walk *walk, uint64_t count, GError **error)
+{
+    if (!walk->placed || walk->moved || count >= MAX_BLOCK_PAGES - walk->page) {
+        return damaged(error, "a skip leads nowhere");
     }
-    for (uint64_t i = 0; i < n_pages; i++) {
-        bool content = bitmap[i / 8] & (1u << (i % 8));
-        GwRamItem item = {
-            .kind = content ? GW_RAM_ITEM_PAGE : GW_RAM_ITEM_ZERO,
-            .names_block = i == 0 && (block & 1) != 0,
-            .block = (uint16_t)(block >> 1),
-            .address = (first_page + i) * GW_PAGE_BYTES,
+    walk->page += count;
+    walk->moved = true;
+    return true;
+}
+
+static bool
+walk_pages(Walk *walk, GwBatchKind kind, uint64_t count, GError **error)
+{
+    walk->n_pages += count;
+    if (!walk->placed || walk->n_pages > GW_BATCH_MAX_PAGES ||
+        count > MAX_BLOCK_PAGES - walk->page) {
+        return damaged(error, "its pages exceed the limits");
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        bool content = kind == GW_BATCH_CONTENT;
+        GwBatchItem item = {
+            .kind = kind,
+            .names_block = walk->names_block && i == 0,
+            .block = walk->block,
+            .address = (walk->page + i) * GW_PAGE_BYTES,
+            .reference = kind == GW_BATCH_REFERENCE ? walk->n_references++ : 0,
             .data = content ? gw_cursor_bytes(&walk->body, GW_PAGE_BYTES) : NULL,
+            .body = &walk->body,
         };
 
         if (content && !item.data) {
@@ -140,25 +170,45 @@ walk_run(Walk *walk, uint64_t n_pages, GError **error)
             return false;
         }
     }
+    walk->page += count;
+    walk->names_block = false;
+    walk->moved = false;
     return true;
 }
 
 static bool
-walk_items(Walk *walk, GError **error)
+walk_entry(Walk *walk, GError **error)
+{
+    uint64_t head = gw_cursor_varint(&walk->map);
+    GwBatchKind kind = (GwBatchKind)(head & 7);
+    uint64_t count = head >> 3;
+
+    if (walk->map.failed || (kind != GW_BATCH_JUMP && (count == 0 || count > UINT32_MAX))) {
+        return damaged(error, "a map entry is cut off or has an impossible size");
+    }
+    switch ((unsigned)kind) {
+    case GW_BATCH_OPAQUE:
+        return walk_opaque(walk, count, error);
+    case GW_BATCH_JUMP:
+        return walk_jump(walk, count, error);
+    case GW_BATCH_SKIP:
+        return walk_skip(walk, count, error);
+    default:
+        return walk_pages(walk, kind, count, error);
+    }
+}
+
+static bool
+walk_items(Walk *walk, unsigned n_references, GError **error)
 {
     while (gw_cursor_left(&walk->map) > 0) {
-        uint64_t entry = gw_cursor_varint(&walk->map);
-        uint64_t count = entry >> 1;
-
-        if (walk->map.failed || count == 0 || count > GW_BATCH_MAX_BODY_BYTES) {
-            return damaged(error, "a map entry is cut off or has an impossible size");
-        }
-        if (!((entry & 1) ? walk_run(walk, count, error) : walk_opaque(walk, count, error))) {
+        if (!walk_entry(walk, error)) {
             return false;
         }
     }
-    if (walk->map.failed || gw_cursor_left(&walk->body) > 0) {
-        return damaged(error, "map and body do not agree");
+    if (walk->map.failed || walk->body.failed || walk->moved || gw_cursor_left(&walk->body) > 0 ||
+        walk->n_references != n_references) {
+        return damaged(error, "map, body and references do not agree");
     }
     return true;
 }
@@ -169,22 +219,27 @@ gw_batch_decode(GwBatchDecoder *decoder, const uint8_t *payload, size_t len, GwB
 {
     GwCursor cursor = gw_cursor(payload, len);
     uint8_t codec = gw_cursor_u8(&cursor);
-    const uint8_t *reserved = gw_cursor_bytes(&cursor, 3);
+    uint8_t reserved = gw_cursor_u8(&cursor);
+    unsigned n_references = gw_cursor_be16(&cursor);
     uint32_t body_bytes = gw_cursor_be32(&cursor);
     uint32_t encoded_bytes = gw_cursor_be32(&cursor);
     uint32_t map_bytes = gw_cursor_be32(&cursor);
 
-    if (cursor.failed || reserved[0] != 0 || reserved[1] != 0 || reserved[2] != 0) {
+    if (cursor.failed || reserved != 0) {
         return damaged(error, "its header is damaged");
     }
     if (body_bytes > GW_BATCH_MAX_BODY_BYTES || map_bytes > GW_BATCH_MAX_MAP_BYTES ||
-        (uint64_t)encoded_bytes + map_bytes != gw_cursor_left(&cursor)) {
+        (uint64_t)encoded_bytes + map_bytes > gw_cursor_left(&cursor)) {
         return damaged(error, "its sizes exceed the limits or do not add up");
     }
     const uint8_t *encoded = gw_cursor_bytes(&cursor, encoded_bytes);
     const uint8_t *map = gw_cursor_bytes(&cursor, map_bytes);
+    bool has_section = gw_cursor_left(&cursor) > 0;
     const uint8_t *body = decode_body(decoder, codec, encoded, encoded_bytes, body_bytes);
 
+    if (has_section != (n_references > 0)) {
+        return damaged(error, "its sizes do not add up");
+    }
     if (!body) {
         return damaged(error, "its body does not decode");
     }
@@ -195,5 +250,5 @@ gw_batch_decode(GwBatchDecoder *decoder, const uint8_t *payload, size_t len, GwB
         .data = data,
     };
 
-    return walk_items(&walk, error);
+    return walk_items(&walk, n_references, error);
 }

@@ -1,68 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Collecting items of the stream into a RAM batch and encoding it.
+ * Encoding of batches: references, deltas where they pay, the map, the codec over the body.
  *
- * Owns the batch being collected: the body lies in a frame buffer from the start, so a body that
- * does not shrink goes out without another copy. One thread (the source's stream thread). Memory:
- * two frame buffers, the map and the codec's context, about 2 MiB. Cannot fail but by running out
- * of memory.
+ * Owns the codecs' and the deltas' contexts, about 2 MiB. One thread; as many encoders as there are
+ * threads. What an encoder decides (which pages become deltas, which codec) depends on nothing that
+ * other batches need, so batches may be encoded in any order. Cannot fail but by running out of
+ * memory.
  */
 #include "lane/batch.h"
-
-#include "base/cursor.h"
+#include "lane/page_delta.h"
 
 #include <string.h>
 
-/* Pages in one map entry: keeps an open run's bitmap small. */
-#define MAX_RUN_PAGES 8192u
-/* The most that closing a run and one opaque entry can add to the map. */
-#define MAX_ENTRY_BYTES (3u * 10u + MAX_RUN_PAGES / 8u)
+/* Longer ways take a JUMP. */
+#define MAX_SKIP_PAGES (1u << 24)
 
-typedef struct Run {
-    uint16_t block;
-    bool names_block;
-    uint64_t first_page;
-    unsigned n_pages;
-    uint8_t bitmap[MAX_RUN_PAGES / 8];
-} Run;
+/* What the codec makes of a page: a mean over about so many batches. */
+#define MEAN_BATCHES 8u
 
 struct GwBatchEncoder {
-    const GwCodec *codec;
-    void *codec_state;
-    GwFramePool *pool;
-    GwFrame *body;       /* the payload holds room for the batch header, then the body */
-    GwFrame *spare;      /* where the codec writes to */
-    uint32_t body_bytes; /* collected */
-    GByteArray *map;     /* closed entries */
-    uint64_t open_opaque_bytes;
-    Run run; /* open if n_pages > 0; never together with open opaque bytes */
-    unsigned n_pages;
-    uint32_t page_body_bytes;
-    unsigned n_zero_pages;
-    uint32_t run_map_bytes; /* of the map: entries of page runs */
+    void *codec_states[GW_CODEC_N_IDS];
+    bool codec_ready[GW_CODEC_N_IDS];
+    GwDeltaEncoder *deltas;
+    size_t page_bytes; /* running mean of what a page takes, encoded; 0: not known yet */
+    GByteArray *map;
+
+    /* Of the batch that is being encoded. */
+    const GwBatchEffort *effort;
+    uint8_t *body;
+    uint32_t body_bytes;
+    bool placed; /* the next page's place follows from the map */
+    uint16_t block;
+    uint64_t page;
+    unsigned n_deltas;
+    GwRefGroup *group; /* NULL: no references */
+    GwRef refs[GW_BATCH_MAX_CONTENTS];
+    uint32_t map_share[GW_BATCH_N_KINDS];
+    uint32_t body_share[GW_BATCH_N_KINDS];
 };
 
-static GwFrame *
-new_batch_frame(GwFramePool *pool)
-{
-    GwFrame *frame = gw_frame_new(pool, GW_FRAME_RAM, GW_BATCH_MAX_BYTES);
-
-    if (!frame) {
-        g_error("out of memory for a batch");
-    }
-    return frame;
-}
-
 GwBatchEncoder *
-gw_batch_encoder_new(const GwCodec *codec, GwFramePool *pool)
+gw_batch_encoder_new(void)
 {
     GwBatchEncoder *encoder = g_new0(GwBatchEncoder, 1);
 
-    encoder->codec = codec;
-    encoder->codec_state = codec->encoder_new();
-    encoder->pool = pool;
-    encoder->body = new_batch_frame(pool);
-    encoder->spare = new_batch_frame(pool);
+    encoder->deltas = gw_delta_encoder_new();
     encoder->map = g_byte_array_sized_new(GW_BATCH_MAX_MAP_BYTES);
     return encoder;
 }
@@ -73,163 +55,288 @@ gw_batch_encoder_free(GwBatchEncoder *encoder)
     if (!encoder) {
         return;
     }
-    encoder->codec->encoder_free(encoder->codec_state);
-    gw_frame_free(encoder->body);
-    gw_frame_free(encoder->spare);
+    for (unsigned id = 0; id < GW_CODEC_N_IDS; id++) {
+        if (encoder->codec_ready[id]) {
+            gw_codec_find(id)->encoder_free(encoder->codec_states[id]);
+        }
+    }
+    gw_delta_encoder_free(encoder->deltas);
     g_byte_array_unref(encoder->map);
     g_free(encoder);
 }
 
-static uint8_t *
-body_end(GwBatchEncoder *encoder)
+/* --- the map ---------------------------------------------------------------------------------- */
+
+static void
+put_head(GwBatchEncoder *encoder, uint64_t count, GwBatchKind kind)
 {
-    return gw_frame_payload(encoder->body) + GW_BATCH_HEADER_BYTES + encoder->body_bytes;
+    gw_put_varint(encoder->map, count << 3 | kind);
 }
 
 static void
-close_entry(GwBatchEncoder *encoder)
+put_place(GwBatchEncoder *encoder, const GwBatchRun *run, uint64_t page)
 {
-    Run *run = &encoder->run;
+    bool names = run->names_block && page == run->first_page;
+    bool here = encoder->placed && encoder->block == run->block && !names;
 
-    if (encoder->open_opaque_bytes > 0) {
-        gw_put_varint(encoder->map, encoder->open_opaque_bytes << 1);
-        encoder->open_opaque_bytes = 0;
+    if (here && encoder->page == page) {
+        return;
     }
-    if (run->n_pages > 0) {
-        guint before = encoder->map->len;
-        unsigned bitmap_bytes = (run->n_pages + 7) / 8;
-
-        gw_put_varint(encoder->map, ((uint64_t)run->n_pages << 1) | 1);
-        gw_put_varint(encoder->map, ((uint64_t)run->block << 1) | run->names_block);
-        gw_put_varint(encoder->map, run->first_page);
-        g_byte_array_append(encoder->map, run->bitmap, bitmap_bytes);
-        encoder->run_map_bytes += encoder->map->len - before;
-        memset(run->bitmap, 0, bitmap_bytes);
-        run->n_pages = 0;
-    }
-}
-
-static bool
-add_bytes(GwBatchEncoder *encoder, GwRamItem *item)
-{
-    size_t room = GW_BATCH_MAX_BODY_BYTES - encoder->body_bytes;
-    size_t len = MIN(item->len, room);
-
-    if (len > 0) {
-        if (encoder->run.n_pages > 0) {
-            close_entry(encoder);
-        }
-        memcpy(body_end(encoder), item->data, len);
-        encoder->body_bytes += (uint32_t)len;
-        encoder->open_opaque_bytes += len;
-        item->data += len;
-        item->len -= len;
-    }
-    return item->len == 0;
-}
-
-static bool
-continues_run(const Run *run, const GwRamItem *item)
-{
-    return run->n_pages > 0 && run->n_pages < MAX_RUN_PAGES && !item->names_block &&
-           run->block == item->block &&
-           run->first_page + run->n_pages == item->address / GW_PAGE_BYTES;
-}
-
-static bool
-add_page(GwBatchEncoder *encoder, const GwRamItem *item)
-{
-    Run *run = &encoder->run;
-    bool content = item->kind == GW_RAM_ITEM_PAGE;
-
-    if (encoder->n_pages == GW_BATCH_MAX_PAGES ||
-        (content && encoder->body_bytes + GW_PAGE_BYTES > GW_BATCH_MAX_BODY_BYTES)) {
-        return false;
-    }
-    if (!continues_run(run, item)) {
-        close_entry(encoder);
-        run->block = item->block;
-        run->names_block = item->names_block;
-        run->first_page = item->address / GW_PAGE_BYTES;
-    }
-    if (content) {
-        run->bitmap[run->n_pages / 8] |= (uint8_t)(1u << (run->n_pages % 8));
-        memcpy(body_end(encoder), item->data, GW_PAGE_BYTES);
-        encoder->body_bytes += GW_PAGE_BYTES;
-        encoder->page_body_bytes += GW_PAGE_BYTES;
+    if (here && page > encoder->page && page - encoder->page <= MAX_SKIP_PAGES) {
+        put_head(encoder, page - encoder->page, GW_BATCH_SKIP);
     } else {
-        encoder->n_zero_pages++;
+        put_head(encoder, (uint64_t)run->block << 1 | names, GW_BATCH_JUMP);
+        gw_put_varint(encoder->map, page);
     }
-    run->n_pages++;
-    encoder->n_pages++;
-    return true;
 }
 
-bool
-gw_batch_encoder_add(GwBatchEncoder *encoder, GwRamItem *item)
+/* @count pages of @run as @kind, the first of them @page. */
+static void
+put_pages(GwBatchEncoder *encoder, const GwBatchRun *run, uint64_t page, uint32_t count,
+          GwBatchKind kind)
 {
-    if (encoder->map->len + 2 * MAX_ENTRY_BYTES > GW_BATCH_MAX_MAP_BYTES) {
-        return false;
-    }
-    switch (item->kind) {
-    case GW_RAM_ITEM_BYTES:
-        return add_bytes(encoder, item);
-    case GW_RAM_ITEM_ZERO:
-    case GW_RAM_ITEM_PAGE:
-        return add_page(encoder, item);
-    }
-    g_return_val_if_reached(true);
+    guint before = encoder->map->len;
+
+    put_place(encoder, run, page);
+    put_head(encoder, count, kind);
+    encoder->placed = true;
+    encoder->block = run->block;
+    encoder->page = page + count;
+    encoder->map_share[kind] += encoder->map->len - before;
 }
 
-bool
-gw_batch_encoder_is_empty(const GwBatchEncoder *encoder)
+/* --- references ------------------------------------------------------------------------------- */
+
+/* Contents that were never sent, and are not found at their place in the visit. */
+typedef struct Wanted {
+    unsigned n;
+    unsigned numbers[GW_BATCH_MAX_CONTENTS];
+    const uint8_t *pages[GW_BATCH_MAX_CONTENTS];
+} Wanted;
+
+static unsigned
+look_in_run(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchRun *run, unsigned number,
+            const uint8_t *data, Wanted *wanted)
 {
-    return encoder->n_pages == 0 && encoder->body_bytes == 0;
+    GwRefSource *visit = encoder->effort->visit;
+    unsigned n_found = 0;
+
+    for (uint32_t i = 0; i < run->count; i++, number++, data += GW_PAGE_BYTES) {
+        encoder->refs[number].image = GW_REF_NO_IMAGE;
+        if (!batch->is_first[number]) {
+            continue;
+        }
+        if (visit && gw_ref_source_try_visit(visit, run->block, run->first_page + i, data,
+                                             &encoder->refs[number])) {
+            n_found++;
+        } else {
+            wanted->numbers[wanted->n] = number;
+            wanted->pages[wanted->n++] = data;
+        }
+    }
+    return n_found;
 }
 
-/* Runs the codec; the smaller of both results is in encoder->body. Returns its size. */
-static uint32_t
-encode_body(GwBatchEncoder *encoder, GwCodecId *used)
+/* Before anything moves. */
+static void
+find_references(GwBatchEncoder *encoder, const GwBatch *batch)
 {
-    const uint8_t *in = gw_frame_payload(encoder->body) + GW_BATCH_HEADER_BYTES;
-    uint8_t *out = gw_frame_payload(encoder->spare) + GW_BATCH_HEADER_BYTES;
+    const uint8_t *data = encoder->body;
+    GwRef refs[GW_BATCH_MAX_CONTENTS];
+    Wanted wanted = {.n = 0};
+    unsigned number = 0;
+    unsigned n_found = 0;
+
+    for (unsigned i = 0; i < batch->n_runs; i++) {
+        const GwBatchRun *run = &batch->runs[i];
+
+        if (run->kind == GW_BATCH_CONTENT) {
+            n_found += look_in_run(encoder, batch, run, number, data, &wanted);
+            number += run->count;
+            data += (size_t)run->count * GW_PAGE_BYTES;
+        } else if (run->kind == GW_BATCH_OPAQUE) {
+            data += run->count;
+        }
+    }
+    if (encoder->effort->images && wanted.n > 0) {
+        n_found += gw_ref_source_try(encoder->effort->images, wanted.pages, wanted.n, refs);
+        for (unsigned i = 0; i < wanted.n; i++) {
+            encoder->refs[wanted.numbers[i]] = refs[i];
+        }
+    }
+    /* Without memory for their copies they are sent. */
+    encoder->group = n_found > 0 ? gw_ref_group_new() : NULL;
+}
+
+/* --- the body --------------------------------------------------------------------------------- */
+
+/*
+ * Moves the body's next bytes to its end. They lie in the same buffer and not before it, as nothing
+ * takes more than it was collected in.
+ */
+static void
+put_body(GwBatchEncoder *encoder, const uint8_t *data, size_t len, GwBatchKind kind)
+{
+    uint8_t *end = encoder->body + encoder->body_bytes;
+
+    if (end != data) {
+        memmove(end, data, len);
+    }
+    encoder->body_bytes += (uint32_t)len;
+    encoder->body_share[kind] += (uint32_t)len;
+}
+
+/* Puts content @number, which is @data, or its changes, or where it is. Returns which. */
+static GwBatchKind
+put_content(GwBatchEncoder *encoder, const GwBatch *batch, unsigned number, const uint8_t *data)
+{
+    uint8_t delta[GW_DELTA_MAX_BYTES];
     size_t len = 0;
 
-    if (encoder->body_bytes > 0) {
-        len = encoder->codec->encode(encoder->codec_state, in, encoder->body_bytes, out,
-                                     encoder->body_bytes - 1);
+    if (encoder->group && gw_ref_group_add(encoder->group, &encoder->refs[number], data)) {
+        return GW_BATCH_REFERENCE;
+    }
+    if (batch->has_base[number]) {
+        size_t max_zstd_bytes = encoder->effort->zstd_deltas ? encoder->page_bytes / 2 : 0;
+
+        len = gw_delta_encode(encoder->deltas, batch->bases + (size_t)number * GW_PAGE_BYTES, data,
+                              delta, max_zstd_bytes);
     }
     if (len == 0) {
-        *used = GW_CODEC_PLAIN;
+        put_body(encoder, data, GW_PAGE_BYTES, GW_BATCH_CONTENT);
+        return GW_BATCH_CONTENT;
+    }
+    put_body(encoder, delta, len, GW_BATCH_DELTA);
+    encoder->n_deltas++;
+    return GW_BATCH_DELTA;
+}
+
+/* A run of contents; neighbours of which the same became are one entry. */
+static void
+put_contents(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchRun *run, unsigned number,
+             const uint8_t *data)
+{
+    GwBatchKind kind = GW_BATCH_CONTENT;
+    uint64_t first = run->first_page;
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < run->count; i++, data += GW_PAGE_BYTES) {
+        GwBatchKind is = put_content(encoder, batch, number + i, data);
+
+        if (is != kind && count > 0) {
+            put_pages(encoder, run, first, count, kind);
+            first += count;
+            count = 0;
+        }
+        kind = is;
+        count++;
+    }
+    put_pages(encoder, run, first, count, kind);
+}
+
+static void
+put_runs(GwBatchEncoder *encoder, const GwBatch *batch)
+{
+    const uint8_t *data = encoder->body;
+    unsigned number = 0;
+
+    for (unsigned i = 0; i < batch->n_runs; i++) {
+        const GwBatchRun *run = &batch->runs[i];
+
+        if (run->kind == GW_BATCH_OPAQUE) {
+            guint before = encoder->map->len;
+
+            put_head(encoder, run->count, GW_BATCH_OPAQUE);
+            encoder->map_share[GW_BATCH_OPAQUE] += encoder->map->len - before;
+            put_body(encoder, data, run->count, GW_BATCH_OPAQUE);
+            data += run->count;
+        } else if (run->kind == GW_BATCH_CONTENT) {
+            put_contents(encoder, batch, run, number, data);
+            number += run->count;
+            data += (size_t)run->count * GW_PAGE_BYTES;
+        } else {
+            put_pages(encoder, run, run->first_page, run->count, run->kind);
+        }
+    }
+}
+
+/* --- all of it -------------------------------------------------------------------------------- */
+
+/* Runs the codec. *@frame is replaced if the result is smaller. Returns the body's size. */
+static uint32_t
+encode_body(GwBatchEncoder *encoder, GwFrame **frame, GwFramePool *pool, GwCodecId *used)
+{
+    const GwCodec *codec = encoder->effort->codec;
+    size_t len = 0;
+
+    *used = GW_CODEC_PLAIN;
+    if (codec->id == GW_CODEC_PLAIN || encoder->body_bytes == 0) {
         return encoder->body_bytes;
     }
-    GwFrame *raw = encoder->body;
+    if (!encoder->codec_ready[codec->id]) {
+        encoder->codec_states[codec->id] = codec->encoder_new();
+        encoder->codec_ready[codec->id] = true;
+    }
+    g_autoptr(GwFrame) packed = gw_frame_new(pool, GW_FRAME_RAM, GW_BATCH_MAX_BYTES);
 
-    encoder->body = encoder->spare;
-    encoder->spare = raw;
-    *used = encoder->codec->id;
+    if (packed) {
+        len = codec->encode(encoder->codec_states[codec->id], encoder->body, encoder->body_bytes,
+                            gw_frame_payload(packed) + GW_BATCH_HEADER_BYTES,
+                            encoder->body_bytes - 1);
+    }
+    if (len == 0) {
+        return encoder->body_bytes;
+    }
+    gw_frame_free(*frame);
+    *frame = g_steal_pointer(&packed);
+    *used = codec->id;
     return (uint32_t)len;
 }
 
-/* The body's bytes go to pages and opaque bytes, the map's to pages and zero pages, by share. */
-static GwFrameCauses
-share_out(const GwBatchEncoder *encoder, uint32_t encoded_bytes)
+/* What deltas compete with: only bodies that are mostly pages tell. */
+static void
+note_page_bytes(GwBatchEncoder *encoder, uint32_t encoded_bytes)
 {
-    uint64_t page_body = 0;
-    uint64_t zero_map = 0;
+    uint32_t content = encoder->body_share[GW_BATCH_CONTENT];
+
+    if (content < encoder->body_bytes / 4 * 3 || content == 0) {
+        return;
+    }
+    size_t now = (size_t)((uint64_t)encoded_bytes * GW_PAGE_BYTES / encoder->body_bytes);
+
+    encoder->page_bytes = encoder->page_bytes == 0
+                              ? now
+                              : (encoder->page_bytes * (MEAN_BATCHES - 1) + now) / MEAN_BATCHES;
+}
+
+/* The body's bytes go to those in it, by share. */
+static uint32_t
+cost_of(const GwBatchEncoder *encoder, GwBatchKind kind, uint32_t encoded_bytes)
+{
+    uint64_t body = 0;
 
     if (encoder->body_bytes > 0) {
-        page_body = (uint64_t)encoded_bytes * encoder->page_body_bytes / encoder->body_bytes;
+        body = (uint64_t)encoded_bytes * encoder->body_share[kind] / encoder->body_bytes;
     }
-    if (encoder->n_pages > 0) {
-        zero_map = (uint64_t)encoder->run_map_bytes * encoder->n_zero_pages / encoder->n_pages;
-    }
-    return (GwFrameCauses){
-        .page_bytes = (uint32_t)(page_body + encoder->run_map_bytes - zero_map),
-        .zero_bytes = (uint32_t)zero_map,
-        .opaque_bytes =
-            (uint32_t)(encoded_bytes - page_body + encoder->map->len - encoder->run_map_bytes),
+    return (uint32_t)body + encoder->map_share[kind];
+}
+
+static void
+tell_causes(const GwBatchEncoder *encoder, uint32_t encoded_bytes, uint32_t section_bytes,
+            GwFrameCauses *out)
+{
+    *out = (GwFrameCauses){
+        .zero_bytes = cost_of(encoder, GW_BATCH_ZERO, encoded_bytes),
+        .same_bytes = cost_of(encoder, GW_BATCH_SAME, encoded_bytes),
+        .delta_bytes = cost_of(encoder, GW_BATCH_DELTA, encoded_bytes),
+        .opaque_bytes = cost_of(encoder, GW_BATCH_OPAQUE, encoded_bytes),
+        .reference_bytes = encoder->map_share[GW_BATCH_REFERENCE] + section_bytes,
+        .delta_pages = encoder->n_deltas,
+        .reference_pages = encoder->group ? gw_ref_group_n_pages(encoder->group) : 0,
     };
+    /* With what was lost by rounding. */
+    out->page_bytes = encoded_bytes + encoder->map->len - out->zero_bytes - out->same_bytes -
+                      out->delta_bytes - out->opaque_bytes - encoder->map_share[GW_BATCH_REFERENCE];
 }
 
 static void
@@ -240,34 +347,66 @@ put_be32_at(uint8_t *out, uint32_t value)
     }
 }
 
+static void
+begin(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchEffort *effort)
+{
+    encoder->effort = effort;
+    encoder->body = gw_frame_payload(batch->frame) + GW_BATCH_HEADER_BYTES;
+    encoder->body_bytes = 0;
+    encoder->placed = false;
+    encoder->n_deltas = 0;
+    encoder->group = NULL;
+    memset(encoder->map_share, 0, sizeof(encoder->map_share));
+    memset(encoder->body_share, 0, sizeof(encoder->body_share));
+    g_byte_array_set_size(encoder->map, 0);
+}
+
+/* The map, and behind it the section of the references. Returns the section's size. */
+static uint32_t
+finish_map(GwBatchEncoder *encoder)
+{
+    guint map_bytes = encoder->map->len;
+
+    if (encoder->group) {
+        gw_ref_group_encode(encoder->group, encoder->map);
+    }
+    return encoder->map->len - map_bytes;
+}
+
+G_STATIC_ASSERT(GW_BATCH_MAX_CONTENTS <= GW_REF_MAX_PAGES && GW_BATCH_MAX_CONTENTS <= 255);
+/* The section takes less than the contents that it stands for. */
+G_STATIC_ASSERT(GW_SHA256_BYTES + GW_REF_RUN_MAX_BYTES < GW_PAGE_BYTES);
+
 GwFrame *
-gw_batch_encoder_take(GwBatchEncoder *encoder)
+gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch, const GwBatchEffort *effort)
 {
     GwCodecId codec;
 
-    if (gw_batch_encoder_is_empty(encoder)) {
+    if (gw_batch_is_empty(batch)) {
         return NULL;
     }
-    close_entry(encoder);
-    uint32_t encoded_bytes = encode_body(encoder, &codec);
-    GwFrame *frame = encoder->body;
+    begin(encoder, batch, effort);
+    if (effort->images || effort->visit) {
+        find_references(encoder, batch);
+    }
+    put_runs(encoder, batch);
+    GwFrame *frame = gw_batch_take_frame(batch);
+    uint32_t encoded_bytes = encode_body(encoder, &frame, batch->pool, &codec);
     uint8_t *payload = gw_frame_payload(frame);
+    unsigned n_references = encoder->group ? gw_ref_group_n_pages(encoder->group) : 0;
+    uint32_t section_bytes = finish_map(encoder);
 
     memset(payload, 0, GW_BATCH_HEADER_BYTES);
     payload[0] = (uint8_t)codec;
+    payload[3] = (uint8_t)n_references;
     put_be32_at(payload + 4, encoder->body_bytes);
     put_be32_at(payload + 8, encoded_bytes);
-    put_be32_at(payload + 12, encoder->map->len);
+    put_be32_at(payload + 12, encoder->map->len - section_bytes);
     memcpy(payload + GW_BATCH_HEADER_BYTES + encoded_bytes, encoder->map->data, encoder->map->len);
     frame->header.payload_bytes = GW_BATCH_HEADER_BYTES + encoded_bytes + encoder->map->len;
-    frame->causes = share_out(encoder, encoded_bytes);
-
-    encoder->body = new_batch_frame(encoder->pool);
-    encoder->body_bytes = 0;
-    encoder->n_pages = 0;
-    encoder->n_zero_pages = 0;
-    encoder->page_body_bytes = 0;
-    encoder->run_map_bytes = 0;
-    g_byte_array_set_size(encoder->map, 0);
+    g_byte_array_set_size(encoder->map, encoder->map->len - section_bytes);
+    tell_causes(encoder, encoded_bytes, section_bytes, &frame->causes);
+    note_page_bytes(encoder, encoded_bytes);
+    frame->references = g_steal_pointer(&encoder->group);
     return frame;
 }

@@ -36,6 +36,7 @@ static const GwFrameKind kinds[] = {
     [GW_FRAME_PING] = {"PING", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_PONG] = {"PONG", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_GOODBYE] = {"GOODBYE", 0, GW_CHANNEL_CONTROL, false},
+    [GW_FRAME_STREAM_BEGIN] = {"STREAM_BEGIN", GW_STREAM_BEGIN_BYTES, GW_CHANNEL_RAM, true},
     [GW_FRAME_NEED] = {"NEED", GW_REF_NEED_MAX_BYTES, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_FILL] = {"FILL", GW_REF_FILL_MAX_BYTES, GW_CHANNEL_RAM, false},
 };
@@ -298,6 +299,30 @@ gw_block_decode(const uint8_t *payload, size_t len, uint16_t *index, const char 
     *index = number;
     *name = (const char *)gw_cursor_bytes(&cursor, left);
     *name_len = left;
+    return true;
+}
+
+void
+gw_stream_begin_encode(const GwStreamBegin *begin, GByteArray *out)
+{
+    g_byte_array_append(out, begin->key, GW_PAGE_TAG_KEY_BYTES);
+    gw_put_be64(out, begin->limits.table_bytes);
+    gw_put_be32(out, begin->limits.copies);
+}
+
+bool
+gw_stream_begin_decode(const uint8_t *payload, size_t len, GwStreamBegin *out, GError **error)
+{
+    GwCursor cursor = gw_cursor(payload, len);
+    const uint8_t *key = gw_cursor_bytes(&cursor, GW_PAGE_TAG_KEY_BYTES);
+    uint64_t table_bytes = gw_cursor_be64(&cursor);
+    uint32_t copies = gw_cursor_be32(&cursor);
+
+    if (cursor.failed || gw_cursor_left(&cursor) != 0) {
+        return set_protocol_error(error, "a damaged STREAM_BEGIN frame");
+    }
+    memcpy(out->key, key, GW_PAGE_TAG_KEY_BYTES);
+    out->limits = (GwPageMemoryLimits){.table_bytes = table_bytes, .copies = copies};
     return true;
 }
 

@@ -35,23 +35,28 @@
  *                       (bytes beyond belong to later versions and are skipped)
  *     REFUSE      JSON {"code": …, "message": …}: why the session cannot begin or go on
  *     CONTROL     one JSON object
+ *     STREAM_BEGIN
+ *                 0 32  key of the page tags (page_tag.h)
+ *                32  8  limits of the page memories (page_memory.h): bytes for tags,
+ *                40  4  number of copies
  *     BLOCK       0  2  index of a RAM block of the stream: 0, 1, 2 … in order of appearance
  *                 2  n  its name, 1 to 255 bytes
  *     RAM         a batch of the stream: batch.h
- *     CHECKPOINT  0  8  stream bytes from the beginning to a place not before the frame's own
- *                 8 16  XXH3-128 (canonical form) over exactly these bytes
- *     STREAM_END  the same over the whole stream; no stream frame may follow
+ *     CHECKPOINT  0  8  bytes of QEMU's stream that the frames before this one stand for
+ *                 8 16  digest over them (digest.h)
+ *     STREAM_END  the same for the whole stream; no stream frame may follow
  *     ACK         0  8  every ordered frame up to this sequence has been dealt with
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
  *     NEED, FILL  about references that a target cannot prove: image_ref.h
  *
- * Ordered types are CONTROL, BLOCK, RAM, CHECKPOINT and STREAM_END.
+ * Ordered types are CONTROL, STREAM_BEGIN, BLOCK, RAM, CHECKPOINT and STREAM_END.
  * Pure; any thread. Errors: GW_ERROR_PROTOCOL, GW_ERROR_UNSUPPORTED for versions.
  */
 #pragma once
 
 #include "base/error.h"
+#include "lane/page_memory.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -73,6 +78,7 @@
 #define GW_BLOCK_NAME_MAX_BYTES 255u
 #define GW_DIGEST_BYTES         16u
 #define GW_MARK_BYTES           (8u + GW_DIGEST_BYTES)
+#define GW_STREAM_BEGIN_BYTES   (GW_PAGE_TAG_KEY_BYTES + 12u)
 
 typedef enum GwFrameType {
     GW_FRAME_HELLO = 1,
@@ -86,6 +92,7 @@ typedef enum GwFrameType {
     GW_FRAME_PING = 9,
     GW_FRAME_PONG = 10,
     GW_FRAME_GOODBYE = 11,
+    GW_FRAME_STREAM_BEGIN = 12,
     GW_FRAME_NEED = 14,
     GW_FRAME_FILL = 15,
 } GwFrameType;
@@ -121,6 +128,11 @@ typedef struct GwHello {
     uint8_t ticket[GW_TICKET_BYTES];
     GwReceived received;
 } GwHello;
+
+typedef struct GwStreamBegin {
+    uint8_t key[GW_PAGE_TAG_KEY_BYTES];
+    GwPageMemoryLimits limits;
+} GwStreamBegin;
 
 /* CHECKPOINT and STREAM_END. */
 typedef struct GwStreamMark {
@@ -158,6 +170,10 @@ void gw_block_encode(uint16_t index, const char *name, GByteArray *out);
 /* @name points into @payload and is not terminated. */
 bool gw_block_decode(const uint8_t *payload, size_t len, uint16_t *index, const char **name,
                      size_t *name_len, GError **error) GW_MUST_USE;
+
+void gw_stream_begin_encode(const GwStreamBegin *begin, GByteArray *out);
+bool gw_stream_begin_decode(const uint8_t *payload, size_t len, GwStreamBegin *out,
+                            GError **error) GW_MUST_USE;
 
 void gw_mark_encode(const GwStreamMark *mark, GByteArray *out);
 bool gw_mark_decode(const uint8_t *payload, size_t len, GwStreamMark *out,

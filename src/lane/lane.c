@@ -308,6 +308,7 @@ gw_lane_connect(const GwLaneConnect *options, const GwLaneHandlers *handlers, vo
     lane->session_timeout_ms = options->session_timeout_ms;
     lane->silence_us = 1000 * (options->silence_ms > 0 ? options->silence_ms : DEFAULT_SILENCE_MS);
     lane->n_links = options->n_links;
+    lane->encodings_off = options->encodings_off;
     g_ptr_array_add(lane->names, g_strdup(options->address));
     for (const char *const *name = options->more_addresses; name && *name; name++) {
         g_ptr_array_add(lane->names, g_strdup(*name));
@@ -331,6 +332,8 @@ gw_lane_accept(const GwLaneServerOptions *options, GwConnection *connection, con
     lane->desk = gw_ref_desk_new(on_outbox_wake, lane);
     lane->session_timeout_ms = options->session_timeout_ms;
     lane->silence_us = 1000 * DEFAULT_SILENCE_MS;
+    lane->page_caps = (GwPageTargetCaps){.table_bytes = options->max_tag_bytes,
+                                         .copy_bytes = options->max_copy_bytes};
     lane->peer_name = g_strdup(connection->peer_name);
     memcpy(lane->session_id, hello->session_id, GW_SESSION_ID_BYTES);
     memcpy(lane->peer_instance, hello->instance, GW_INSTANCE_BYTES);

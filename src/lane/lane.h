@@ -70,7 +70,7 @@ typedef struct GwLaneStats {
     uint64_t control_bytes;   /* control messages, acknowledgements, keepalives */
     uint64_t overhead_bytes;  /* frame and batch headers, greeting, TLS */
     uint64_t resent_bytes;    /* frames, or parts of frames, that were sent once more */
-    /* The stream as QEMU wrote or read it. */
+    /* The stream as the source's QEMU wrote it. */
     uint64_t stream_bytes;
     uint64_t pages; /* with content, as taken from QEMU; of these: */
     uint64_t same_pages;
@@ -94,8 +94,8 @@ void gw_lane_stats(GwLane *lane, GwLaneStats *out);
 
 typedef struct GwLaneStreamEnd {
     const GError *error;   /* NULL: the whole stream passed and, on the target, digests agree */
-    uint64_t stream_bytes; /* taken from, or given to, QEMU */
-    char digest[33];       /* XXH3-128 over exactly these bytes, in hex */
+    uint64_t stream_bytes; /* as the source's QEMU wrote it */
+    char digest[33];       /* over all of it, in hex: lane/digest.h */
     bool saw_end;          /* source: QEMU's own end-of-stream mark was seen */
 } GwLaneStreamEnd;
 
@@ -190,6 +190,9 @@ typedef struct GwLaneServerOptions {
     int64_t session_timeout_ms;
     unsigned max_sessions;  /* as many connections may be half-open beside them */
     const char *congestion; /* as in GwLaneConnect */
+    /* The most that a source may have us remember pages by; 0: by this host's memory. */
+    uint64_t max_tag_bytes;  /* 5.03 MiB per GiB of a guest */
+    uint64_t max_copy_bytes; /* copies of pages that changes are told against */
 } GwLaneServerOptions;
 
 typedef struct GwLaneServerHandlers {

@@ -307,8 +307,7 @@ has_work(GwLane *lane)
     GwRefKeep *keep = __atomic_load_n(&lane->keep, __ATOMIC_ACQUIRE);
 
     return gw_outbox_has_work(lane->outbox) || gw_inbox_has_ack(lane->inbox) ||
-           (keep && gw_ref_keep_has_fill(keep)) ||
-           (lane->desk && gw_ref_desk_has_need(lane->desk));
+           (keep && gw_ref_keep_has_fill(keep)) || (lane->desk && gw_ref_desk_has_need(lane->desk));
 }
 
 /* Work that comes after this is told by a wake-up. */

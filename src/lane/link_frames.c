@@ -282,7 +282,11 @@ count_sent(GwLink *link, GwFrame *frame)
     } else if (frame->header.type != GW_FRAME_HELLO) {
         stats->page_bytes += causes->page_bytes;
         stats->zero_bytes += causes->zero_bytes;
+        stats->same_bytes += causes->same_bytes;
+        stats->delta_bytes += causes->delta_bytes;
+        stats->delta_pages += causes->delta_pages;
         stats->reference_bytes += causes->reference_bytes;
+        stats->reference_pages += causes->reference_pages;
         stats->opaque_bytes += causes->opaque_bytes;
         stats->control_bytes += causes->control_bytes;
     }

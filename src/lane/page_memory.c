@@ -266,7 +266,7 @@ gw_page_memory_find(const GwPageMemory *memory, uint16_t block, uint64_t page, G
 {
     const Entry *entry = find_entry(memory, block, page);
 
-    *out = (GwPageSeen){0};
+    *out = (GwPageSeen){.first = !entry || entry->state == UNSEEN};
     if (entry && entry->state >= NO_COPY) {
         uint32_t slot = slot_of(entry);
 

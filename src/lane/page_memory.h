@@ -38,6 +38,7 @@ typedef struct GwPageMemoryLimits {
 typedef struct GwPageSeen {
     const GwPageTag *tag; /* of the content sent last; NULL: none was, or the page was zero */
     const uint8_t *copy;  /* that content; NULL: not kept */
+    bool first; /* it was never sent with content: of the next report only the tag counts */
 } GwPageSeen;
 
 typedef struct GwPageMemory GwPageMemory;

@@ -16,6 +16,7 @@
 #include "base/error.h"
 
 #include <stdint.h>
+#include <string.h>
 
 #define GW_PAGE_TAG_BYTES     16u
 #define GW_PAGE_TAG_KEY_BYTES 32u
@@ -23,6 +24,12 @@
 typedef struct GwPageTag {
     uint8_t bytes[GW_PAGE_TAG_BYTES];
 } GwPageTag;
+
+static inline bool
+gw_page_tag_equal(const GwPageTag *a, const GwPageTag *b)
+{
+    return memcmp(a->bytes, b->bytes, GW_PAGE_TAG_BYTES) == 0;
+}
 
 /* A new key, random. */
 bool gw_page_tag_key(uint8_t key[GW_PAGE_TAG_KEY_BYTES], GError **error) GW_MUST_USE;

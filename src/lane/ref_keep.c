@@ -100,14 +100,14 @@ gw_ref_keep_stop(GwRefKeep *keep)
 }
 
 void
-gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame, GwRefGroup *group)
+gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame)
 {
     Kept *kept = g_new0(Kept, 1);
 
-    kept->group = group;
+    kept->group = g_steal_pointer(&frame->references);
     pthread_mutex_lock(&keep->lock);
     kept->sequence = gw_outbox_push(outbox, frame);
-    keep->n_pages += gw_ref_group_n_pages(group);
+    keep->n_pages += gw_ref_group_n_pages(kept->group);
     g_queue_push_tail(&keep->order, kept);
     g_hash_table_insert(keep->by_sequence, &kept->sequence, kept);
     pthread_mutex_unlock(&keep->lock);

@@ -33,8 +33,8 @@ bool gw_ref_keep_wait_room(GwRefKeep *keep) GW_MUST_USE;
 /* The session is over: nobody waits in here any more. */
 void gw_ref_keep_stop(GwRefKeep *keep);
 
-/* Gives @frame to the outbox and keeps @group (encoded) under its sequence. Both: transfer full. */
-void gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame, GwRefGroup *group);
+/* Gives @frame (transfer full) to the outbox and keeps its references under its sequence. */
+void gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame);
 
 /* All frames up to @sequence are acknowledged. */
 void gw_ref_keep_acked(GwRefKeep *keep, uint64_t sequence);

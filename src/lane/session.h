@@ -31,6 +31,7 @@
 #include "lane/inbox.h"
 #include "lane/lane.h"
 #include "lane/outbox.h"
+#include "lane/page_target.h"
 #include "lane/ref_desk.h"
 #include "lane/ref_keep.h"
 
@@ -73,7 +74,9 @@ struct GwLane {
     int64_t session_timeout_ms;
     int64_t silence_us; /* after which a connection is in doubt */
     unsigned n_links;   /* wanted; 0: by measure */
-    GList *addresses;   /* of GInetAddress: where to connect to */
+    unsigned encodings_off;
+    GwPageTargetCaps page_caps;
+    GList *addresses; /* of GInetAddress: where to connect to */
     GwFd stop_fd;
     GwFd cut_fd;
     bool wakes_made;

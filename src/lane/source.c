@@ -1,38 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The stream thread: QEMU's migration stream → parser → batches → outbox.
+ * The stream thread: QEMU's migration stream → parser → page model → batches → outbox.
  *
- * Owns parser, batch encoder, digest and the socket to QEMU, which is closed when the thread ends:
- * that is how QEMU learns of a session that died. It reads only while the window has room, so
+ * Owns parser, page model, batch, encoder and the socket to QEMU, which is closed when the thread
+ * ends: that is how QEMU learns of a session that died. It reads only while the window has room, so
  * back-pressure reaches QEMU through its socket.
  *
  * A batch leaves when it is full, or when QEMU has been silent for LINGER_MS. Every
- * CHECKPOINT_BYTES a digest over all bytes taken so far goes ahead of the batch that reaches that
- * place. Memory: about 3 MiB. Fails by a stream_end with an error; the peer then gets a stream
- * that ends early.
+ * CHECKPOINT_BYTES the digest over all that was taken so far goes behind the batch that it ends
+ * with. Memory: about 4 MiB beside the page model's. Fails by a stream_end with an error; the peer
+ * then gets a stream that ends early.
  */
 #include "base/units.h"
 #include "lane/batch.h"
 #include "lane/digest.h"
+#include "lane/encodings.h"
+#include "lane/page_source.h"
 #include "lane/session.h"
 #include "lane/wake.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define LINGER_MS        1
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
 
+/* From here on a delta that takes as long as the page itself does not pay: 1 Gbit/s. */
+#define FAST_BYTES_S (125u * 1000u * 1000u)
+
 typedef struct GwSource {
     GwLane *lane;
     GwRamParser *parser;
+    GwPageSource *pages;
+    GwBatch *batch;
     GwBatchEncoder *encoder;
-    GwDigest *digest;
+    bool begun; /* the first page was there */
     unsigned blocks_sent;
     uint64_t next_checkpoint;
-    uint64_t pages; /* since they were counted last */
-    uint64_t zero_pages;
     int64_t cpu_us;
 } GwSource;
 
@@ -48,7 +54,7 @@ send_mark(GwSource *source, GwFrameType type)
     g_autoptr(GByteArray) payload = g_byte_array_sized_new(GW_MARK_BYTES);
     GwStreamMark mark;
 
-    gw_digest_mark(source->digest, &mark);
+    gw_page_source_mark(source->pages, &mark);
     gw_mark_encode(&mark, payload);
     send_payload(source, type, payload);
 }
@@ -61,63 +67,162 @@ send_new_blocks(GwSource *source)
         g_autoptr(GByteArray) payload = g_byte_array_new();
         uint16_t index = (uint16_t)source->blocks_sent;
 
-        gw_block_encode(index, gw_ram_parser_block_name(source->parser, index), payload);
+        const char *name = gw_ram_parser_block_name(source->parser, index);
+
+        if (source->lane->references) {
+            gw_ref_source_name_block(source->lane->references, index, name);
+        }
+        gw_block_encode(index, name, payload);
         send_payload(source, GW_FRAME_BLOCK, payload);
     }
+}
+
+/* Of indexes. */
+static uint64_t
+reference_bytes(GwLane *lane)
+{
+    GwRefTotals totals = {0};
+
+    if (lane->references) {
+        gw_ref_source_totals(lane->references, &totals);
+    }
+    return totals.memory_bytes;
 }
 
 static void
 count(GwSource *source)
 {
     GwLane *lane = source->lane;
+    GwPageSourceCounts counts = gw_page_source_take_counts(source->pages);
 
     pthread_mutex_lock(&lane->lock);
-    lane->stats.stream_bytes = gw_digest_bytes(source->digest);
-    lane->stats.pages += source->pages;
-    lane->stats.zero_pages += source->zero_pages;
+    lane->stats.stream_bytes = gw_page_source_stream_bytes(source->pages);
+    lane->stats.pages += counts.pages;
+    lane->stats.same_pages += counts.same_pages;
+    lane->stats.zero_pages += counts.zero_pages;
+    lane->stats.memory_bytes = gw_page_source_memory_bytes(source->pages) + reference_bytes(lane);
     lane->stats.opaque = gw_ram_parser_is_opaque(source->parser, NULL);
     pthread_mutex_unlock(&lane->lock);
-    source->pages = 0;
-    source->zero_pages = 0;
     gw_lane_count_cpu(lane, &source->cpu_us);
+}
+
+static GwBatchEffort
+choose_effort(const GwSource *source)
+{
+    GwRefSource *references = source->lane->references;
+    unsigned off = source->lane->encodings_off;
+    bool zstd = !(off & GW_ENCODING_ZSTD);
+    GwOutboxFigures figures;
+
+    gw_outbox_figures(source->lane->outbox, gw_now_us(), &figures);
+    return (GwBatchEffort){.codec = zstd ? &gw_codec_zstd : &gw_codec_plain,
+                           .images = off & GW_ENCODING_REFERENCE ? NULL : references,
+                           .visit = off & GW_ENCODING_VISIT ? NULL : references,
+                           .zstd_deltas = zstd && figures.rate_bytes_s < FAST_BYTES_S};
 }
 
 static void
 flush(GwSource *source)
 {
-    GwFrame *frame = gw_batch_encoder_take(source->encoder);
+    GwBatchEffort effort = choose_effort(source);
+    GwFrame *frame = gw_batch_encode(source->encoder, source->batch, &effort);
 
-    if (frame) {
-        send_new_blocks(source);
+    if (frame && frame->references) {
+        gw_ref_keep_push(source->lane->keep, source->lane->outbox, frame);
+    } else if (frame) {
         gw_outbox_push(source->lane->outbox, frame);
     }
     count(source);
 }
 
-static void
-add_item(GwSource *source, GwRamItem *item)
+/* The guest's size is known when its first page comes: the list of its blocks stands before. */
+static bool
+begin(GwSource *source, GError **error)
 {
-    source->pages += item->kind == GW_RAM_ITEM_PAGE;
-    source->zero_pages += item->kind == GW_RAM_ITEM_ZERO;
-    while (!gw_batch_encoder_add(source->encoder, item)) {
-        flush(source);
+    g_autoptr(GByteArray) payload = g_byte_array_sized_new(GW_STREAM_BEGIN_BYTES);
+    uint64_t guest_bytes = 0;
+    GwStreamBegin begin;
+
+    for (unsigned i = 0; i < gw_ram_parser_n_blocks(source->parser); i++) {
+        guest_bytes += gw_ram_parser_block_bytes(source->parser, (uint16_t)i);
     }
+    if (!gw_page_source_begin(source->pages, guest_bytes, &begin, error)) {
+        return false;
+    }
+    gw_stream_begin_encode(&begin, payload);
+    send_payload(source, GW_FRAME_STREAM_BEGIN, payload);
+    source->begun = true;
+    return true;
 }
 
 static void
-take_in(GwSource *source, const uint8_t *data, size_t len)
+add_bytes(GwSource *source, const GwRamItem *item)
+{
+    size_t done = 0;
+
+    gw_page_source_bytes(source->pages, item->data, item->len);
+    while (done < item->len) {
+        size_t added = gw_batch_add_bytes(source->batch, item->data + done, item->len - done);
+
+        done += added;
+        if (added == 0) {
+            flush(source);
+        }
+    }
+}
+
+static bool
+add_page(GwSource *source, const GwRamItem *item, GError **error)
+{
+    size_t record_bytes = 8 + (item->kind == GW_RAM_ITEM_PAGE ? GW_PAGE_BYTES : 1);
+
+    if (!source->begun && !begin(source, error)) {
+        return false;
+    }
+    send_new_blocks(source);
+    if (item->names_block) {
+        record_bytes += 1 + strlen(gw_ram_parser_block_name(source->parser, item->block));
+    }
+    if (!gw_batch_has_room(source->batch)) {
+        flush(source);
+    }
+    if (source->lane->visit && item->kind == GW_RAM_ITEM_PAGE) {
+        gw_visit_writer_put(source->lane->visit, item->block, item->address / GW_PAGE_BYTES,
+                            item->data);
+    }
+    gw_page_source_page(source->pages, item, record_bytes,
+                        !gw_ram_parser_hides_changes(source->parser), source->batch);
+    return true;
+}
+
+static bool
+add_item(GwSource *source, const GwRamItem *item, GError **error)
+{
+    if (item->kind == GW_RAM_ITEM_BYTES) {
+        add_bytes(source, item);
+    } else if (!add_page(source, item, error)) {
+        return false;
+    }
+    if (gw_page_source_stream_bytes(source->pages) >= source->next_checkpoint) {
+        flush(source);
+        send_mark(source, GW_FRAME_CHECKPOINT);
+        source->next_checkpoint = gw_page_source_stream_bytes(source->pages) + CHECKPOINT_BYTES;
+    }
+    return true;
+}
+
+static bool
+take_in(GwSource *source, size_t len, GError **error)
 {
     GwRamItem item;
 
-    gw_digest_add(source->digest, data, len);
-    if (gw_digest_bytes(source->digest) >= source->next_checkpoint) {
-        send_mark(source, GW_FRAME_CHECKPOINT);
-        source->next_checkpoint = gw_digest_bytes(source->digest) + CHECKPOINT_BYTES;
-    }
     gw_ram_parser_fed(source->parser, len);
     while (gw_ram_parser_next(source->parser, &item)) {
-        add_item(source, &item);
+        if (!add_item(source, &item, error)) {
+            return false;
+        }
     }
+    return true;
 }
 
 /* QEMU has nothing for us now. False: the session is over. */
@@ -125,7 +230,7 @@ static bool
 wait_for_qemu(GwSource *source)
 {
     GwLane *lane = source->lane;
-    int timeout_ms = gw_batch_encoder_is_empty(source->encoder) ? -1 : LINGER_MS;
+    int timeout_ms = gw_batch_is_empty(source->batch) ? -1 : LINGER_MS;
     int result = gw_wake_wait_fd(lane->stream_fd, POLLIN, lane->cut_fd, timeout_ms);
 
     if (result == 0) {
@@ -134,21 +239,26 @@ wait_for_qemu(GwSource *source)
     return result >= 0;
 }
 
-/* False: the session is over. True: QEMU's side ended, with *@errnum 0 if orderly. */
+/* False: the session is over. True: the stream is, orderly or with @error. */
 static bool
-pump(GwSource *source, int *errnum)
+pump(GwSource *source, GError **error)
 {
     GwLane *lane = source->lane;
 
-    while (gw_outbox_wait_room(lane->outbox)) {
+    while (gw_outbox_wait_room(lane->outbox) &&
+           (!lane->keep || gw_ref_keep_wait_room(lane->keep))) {
         size_t room;
         uint8_t *space = gw_ram_parser_space(source->parser, &room);
         ssize_t n = recv(lane->stream_fd, space, room, MSG_DONTWAIT);
 
         if (n > 0) {
-            take_in(source, space, (size_t)n);
-        } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-            *errnum = n == 0 ? 0 : errno;
+            if (!take_in(source, (size_t)n, error)) {
+                return true;
+            }
+        } else if (n == 0) {
+            return true;
+        } else if (errno != EAGAIN && errno != EINTR) {
+            gw_set_error_errno(error, errno, "cannot read the migration stream from QEMU");
             return true;
         } else if (errno == EAGAIN && !wait_for_qemu(source)) {
             return false;
@@ -157,26 +267,24 @@ pump(GwSource *source, int *errnum)
     return false;
 }
 
+/* @error: transfer full; NULL: QEMU's side ended in order. */
 static void
-end_stream(GwSource *source, int errnum)
+end_stream(GwSource *source, GError *error)
 {
-    GwLaneEvent event = {.kind = GW_LANE_EVENT_STREAM_END};
+    GwLaneEvent event = {.kind = GW_LANE_EVENT_STREAM_END, .error = error};
     GwStreamMark mark;
-    GwRamItem item;
+    GwRamItem rest;
 
-    if (gw_ram_parser_finish(source->parser, &item)) {
-        add_item(source, &item);
+    if (gw_ram_parser_finish(source->parser, &rest)) {
+        add_bytes(source, &rest);
     }
     flush(source);
     send_mark(source, GW_FRAME_STREAM_END);
 
-    gw_digest_mark(source->digest, &mark);
+    gw_page_source_mark(source->pages, &mark);
     event.end.stream_bytes = mark.stream_bytes;
     gw_digest_hex(&mark, event.end.digest);
     event.end.saw_end = gw_ram_parser_saw_end(source->parser);
-    if (errnum != 0) {
-        gw_set_error_errno(&event.error, errnum, "cannot read the migration stream from QEMU");
-    }
     gw_lane_post(source->lane, event);
 }
 
@@ -187,19 +295,21 @@ gw_source_thread(void *data)
     GwSource source = {
         .lane = lane,
         .parser = gw_ram_parser_new(),
-        .encoder = gw_batch_encoder_new(&gw_codec_zstd, lane->pool),
-        .digest = gw_digest_new(),
+        .pages = gw_page_source_new(lane->encodings_off),
+        .batch = gw_batch_new(lane->pool),
+        .encoder = gw_batch_encoder_new(),
         .next_checkpoint = CHECKPOINT_BYTES,
     };
-    int errnum;
+    GError *error = NULL;
 
-    if (pump(&source, &errnum)) {
-        end_stream(&source, errnum);
+    if (pump(&source, &error)) {
+        end_stream(&source, error);
     }
     gw_fd_clear(&lane->stream_fd);
     count(&source);
     gw_ram_parser_free(source.parser);
+    gw_page_source_free(source.pages);
+    gw_batch_free(source.batch);
     gw_batch_encoder_free(source.encoder);
-    gw_digest_free(source.digest);
     return NULL;
 }

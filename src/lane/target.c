@@ -2,19 +2,20 @@
 /*
  * The inbox thread: handles the peer's ordered frames one after the other.
  *
- * Control messages go to the main context. Stream frames are decoded, written back to QEMU's
- * stream, and given to QEMU only after the digest over them agreed with every checkpoint they
- * pass. A frame is acknowledged when all of this is done: with a slow QEMU it takes longer, and
- * the peer's window holds the source back. Order is the order of sending throughout, also between
- * messages and stream.
+ * Control messages go to the main context. Stream frames are decoded, turned back into QEMU's
+ * stream and given to QEMU; the digest over it is compared at every checkpoint, and at the end
+ * before anybody may start the guest. A frame is acknowledged when all of this is done: with a slow
+ * QEMU it takes longer, and the peer's window holds the source back. Order is the order of sending
+ * throughout, also between messages and stream.
  *
- * Owns decoder, writer, digest. Memory: about 1.5 MiB beside the inbox. What does not decode or
- * agree ends the stream with an error and the session with GW_ERROR_PROTOCOL; a QEMU that stops
- * reading ends only the stream, so that the two daemons can still talk about it.
+ * Owns decoder and page model. Memory: about 1.5 MiB beside the inbox and the page model's. What
+ * does not decode or agree ends the stream with an error and the session with GW_ERROR_PROTOCOL; a
+ * QEMU that stops reading ends only the stream, so that the two daemons can still talk about it.
  */
 #include "base/units.h"
 #include "lane/batch.h"
 #include "lane/digest.h"
+#include "lane/page_target.h"
 #include "lane/session.h"
 #include "lane/wake.h"
 
@@ -39,17 +40,12 @@ typedef enum StreamState {
 typedef struct GwTarget {
     GwLane *lane;
     GwBatchDecoder *decoder;
-    GwRamWriter *writer;
-    unsigned n_blocks;
+    GwPageTarget *pages;
     GByteArray *out;
-    GwDigest *digest;
-    GwStreamMark checkpoint;
-    bool checkpoint_pending;
     StreamState state;
-    bool qemu_gone; /* stream frames are taken and dropped */
-    int fd;         /* the inbox's */
-    uint64_t pages; /* since they were counted last */
-    uint64_t zero_pages;
+    bool qemu_gone;         /* stream frames are taken and dropped */
+    int fd;                 /* the inbox's */
+    GwRefPages *references; /* of the frame being handled, NULL: it has none */
     int64_t cpu_us;
 } GwTarget;
 
@@ -59,7 +55,7 @@ post_stream_end(GwTarget *target, const GError *error)
     GwLaneEvent event = {.kind = GW_LANE_EVENT_STREAM_END};
     GwStreamMark mark;
 
-    gw_digest_mark(target->digest, &mark);
+    gw_page_target_mark(target->pages, &mark);
     event.end.stream_bytes = mark.stream_bytes;
     gw_digest_hex(&mark, event.end.digest);
     event.error = error ? g_error_copy(error) : NULL;
@@ -113,47 +109,8 @@ write_to_qemu(GwTarget *target, GError **error)
 }
 
 static bool
-digest_differs(const GwTarget *target, GError **error)
-{
-    g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
-                "the migration stream was damaged on its way: after %" G_GUINT64_FORMAT
-                " bytes the digests of source and target differ; the guest must not run from it",
-                gw_digest_bytes(target->digest));
-    return false;
-}
-
-/* Adds what is collected to the digest, halting at the checkpoint if it lies therein. */
-static bool
-digest_out(GwTarget *target, GError **error)
-{
-    const uint8_t *data = target->out->data;
-    size_t len = target->out->len;
-    uint64_t before = gw_digest_bytes(target->digest);
-    GwStreamMark mark;
-
-    if (target->checkpoint_pending && target->checkpoint.stream_bytes - before <= len) {
-        size_t up_to = (size_t)(target->checkpoint.stream_bytes - before);
-
-        gw_digest_add(target->digest, data, up_to);
-        gw_digest_mark(target->digest, &mark);
-        if (memcmp(mark.digest, target->checkpoint.digest, GW_DIGEST_BYTES) != 0) {
-            return digest_differs(target, error);
-        }
-        target->checkpoint_pending = false;
-        data += up_to;
-        len -= up_to;
-    }
-    gw_digest_add(target->digest, data, len);
-    return true;
-}
-
-/* False without qemu_gone: the stream is damaged. */
-static bool
 give_to_qemu(GwTarget *target, GError **error)
 {
-    if (!digest_out(target, error)) {
-        return false;
-    }
     if (!write_to_qemu(target, error)) {
         target->qemu_gone = true;
         return false;
@@ -165,16 +122,27 @@ give_to_qemu(GwTarget *target, GError **error)
 /* --- stream frames ---------------------------------------------------------------------------- */
 
 static bool
-on_item(const GwRamItem *item, void *data, GError **error)
+on_item(const GwBatchItem *item, void *data, GError **error)
 {
     GwTarget *target = data;
+    GwBatchItem found = *item;
 
-    target->pages += item->kind == GW_RAM_ITEM_PAGE;
-    target->zero_pages += item->kind == GW_RAM_ITEM_ZERO;
-    if (!gw_ram_writer_put(target->writer, item, target->out, error)) {
+    if (item->kind == GW_BATCH_REFERENCE && target->references) {
+        found.data = gw_ref_pages_get(target->references, item->reference);
+    }
+    if (!gw_page_target_put(target->pages, &found, target->out, error)) {
         return false;
     }
     return target->out->len < OUT_BYTES || give_to_qemu(target, error);
+}
+
+static bool
+handle_begin(GwTarget *target, const uint8_t *payload, size_t len, GError **error)
+{
+    GwStreamBegin begin;
+
+    return gw_stream_begin_decode(payload, len, &begin, error) &&
+           gw_page_target_begin(target->pages, &begin, error);
 }
 
 static bool
@@ -184,54 +152,65 @@ handle_block(GwTarget *target, const uint8_t *payload, size_t len, GError **erro
     const char *name;
     size_t name_len;
 
-    if (!gw_block_decode(payload, len, &index, &name, &name_len, error)) {
-        return false;
-    }
-    if (index != target->n_blocks) {
-        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
-                    "the peer named RAM block %u where %u was next", index, target->n_blocks);
-        return false;
-    }
-    target->n_blocks++;
-    return gw_ram_writer_add_block(target->writer, name, name_len, error);
+    return gw_block_decode(payload, len, &index, &name, &name_len, error) &&
+           gw_page_target_add_block(target->pages, index, name, name_len, error);
 }
 
 static bool
-handle_checkpoint(GwTarget *target, const uint8_t *payload, size_t len, GError **error)
-{
-    if (target->checkpoint_pending) {
-        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
-                    "the peer sent a checkpoint before the one before it was reached");
-        return false;
-    }
-    if (!gw_mark_decode(payload, len, &target->checkpoint, error)) {
-        return false;
-    }
-    if (target->checkpoint.stream_bytes < gw_digest_bytes(target->digest)) {
-        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
-                    "the peer sent a checkpoint for bytes that have passed already");
-        return false;
-    }
-    target->checkpoint_pending = true;
-    return true;
-}
-
-static bool
-handle_stream_end(GwTarget *target, const uint8_t *payload, size_t len, GError **error)
+handle_mark(GwTarget *target, const uint8_t *payload, size_t len, GError **error)
 {
     GwStreamMark expected, mark;
 
     if (!gw_mark_decode(payload, len, &expected, error)) {
         return false;
     }
-    gw_digest_mark(target->digest, &mark);
-    if (target->checkpoint_pending || mark.stream_bytes != expected.stream_bytes ||
+    gw_page_target_mark(target->pages, &mark);
+    if (mark.stream_bytes != expected.stream_bytes ||
         memcmp(mark.digest, expected.digest, GW_DIGEST_BYTES) != 0) {
-        return digest_differs(target, error);
+        g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                    "the migration stream was damaged on its way: after %" G_GUINT64_FORMAT
+                    " bytes the digests of source and target differ; the guest must not run from "
+                    "it",
+                    mark.stream_bytes);
+        return false;
     }
+    return true;
+}
+
+static bool
+handle_stream_end(GwTarget *target, const uint8_t *payload, size_t len, GError **error)
+{
+    if (!handle_mark(target, payload, len, error)) {
+        return false;
+    }
+    /* The guest may start as soon as this is known, and the disks be locked. */
+    gw_ref_desk_close(target->lane->desk);
+    gw_ref_desk_wait_closed(target->lane->desk);
     shutdown(target->fd, SHUT_WR);
     post_stream_end(target, NULL);
     return true;
+}
+
+/* Waits for the references of the frame if it has any. */
+static bool
+handle_ram(GwTarget *target, const GwFrame *frame, GError **error)
+{
+    const uint8_t *payload = gw_frame_payload(frame);
+    size_t len = frame->header.payload_bytes;
+    GwBatchReferences references;
+
+    /* What is damaged is told when it is decoded. */
+    if (gw_batch_references(payload, len, &references) && references.n_pages > 0) {
+        target->references = gw_ref_desk_take(target->lane->desk, frame->header.sequence, error);
+        if (!target->references) {
+            return false;
+        }
+    }
+    bool handled = gw_batch_decode(target->decoder, payload, len, on_item, target, error) &&
+                   give_to_qemu(target, error);
+
+    g_clear_pointer(&target->references, gw_ref_pages_free);
+    return handled;
 }
 
 static bool
@@ -241,13 +220,14 @@ handle_stream_frame(GwTarget *target, const GwFrame *frame, GError **error)
     size_t len = frame->header.payload_bytes;
 
     switch ((unsigned)frame->header.type) {
+    case GW_FRAME_STREAM_BEGIN:
+        return handle_begin(target, payload, len, error);
     case GW_FRAME_BLOCK:
         return handle_block(target, payload, len, error);
     case GW_FRAME_RAM:
-        return gw_batch_decode(target->decoder, payload, len, on_item, target, error) &&
-               give_to_qemu(target, error);
+        return handle_ram(target, frame, error);
     case GW_FRAME_CHECKPOINT:
-        return handle_checkpoint(target, payload, len, error);
+        return handle_mark(target, payload, len, error);
     default:
         return handle_stream_end(target, payload, len, error);
     }
@@ -257,17 +237,20 @@ static void
 count(GwTarget *target)
 {
     GwLane *lane = target->lane;
+    GwPageTargetCounts counts = gw_page_target_take_counts(target->pages);
 
     pthread_mutex_lock(&lane->lock);
-    /* A source's stream_bytes are its stream thread's to count. */
+    /* A source's figures are its stream thread's to count. */
     if (target->state != STREAM_NONE) {
-        lane->stats.stream_bytes = gw_digest_bytes(target->digest);
-        lane->stats.pages += target->pages;
-        lane->stats.zero_pages += target->zero_pages;
+        lane->stats.stream_bytes = gw_page_target_stream_bytes(target->pages);
+        lane->stats.pages += counts.pages;
+        lane->stats.same_pages += counts.same_pages;
+        lane->stats.delta_pages += counts.delta_pages;
+        lane->stats.reference_pages += counts.reference_pages;
+        lane->stats.zero_pages += counts.zero_pages;
+        lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages);
     }
     pthread_mutex_unlock(&lane->lock);
-    target->pages = 0;
-    target->zero_pages = 0;
     gw_lane_count_cpu(lane, &target->cpu_us);
 }
 
@@ -283,6 +266,7 @@ handle_stream(GwTarget *target, const GwFrame *frame, GError **error)
             return false;
         }
         target->state = STREAM_RUNS;
+        gw_page_target_note(target->pages, target->lane->tags);
     }
     if (target->qemu_gone) {
         return true;
@@ -298,6 +282,7 @@ handle_stream(GwTarget *target, const GwFrame *frame, GError **error)
     }
     post_stream_end(target, problem);
     if (target->qemu_gone) {
+        gw_ref_desk_close(target->lane->desk);
         return true;
     }
     g_propagate_error(error, g_steal_pointer(&problem));
@@ -367,9 +352,8 @@ gw_target_thread(void *data)
     GwTarget target = {
         .lane = lane,
         .decoder = gw_batch_decoder_new(),
-        .writer = gw_ram_writer_new(),
+        .pages = gw_page_target_new(&lane->page_caps),
         .out = g_byte_array_sized_new(OUT_BYTES + 2 * GW_PAGE_BYTES),
-        .digest = gw_digest_new(),
         .fd = GW_FD_NONE,
     };
 
@@ -381,8 +365,7 @@ gw_target_thread(void *data)
                      (GwLaneEvent){.kind = GW_LANE_EVENT_CLOSED, .error = g_error_copy(reason)});
     }
     gw_batch_decoder_free(target.decoder);
-    gw_ram_writer_free(target.writer);
+    gw_page_target_free(target.pages);
     g_byte_array_unref(target.out);
-    gw_digest_free(target.digest);
     return NULL;
 }

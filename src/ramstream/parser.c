@@ -172,6 +172,12 @@ gw_ram_parser_is_opaque(const GwRamParser *parser, const char **why)
 }
 
 bool
+gw_ram_parser_hides_changes(const GwRamParser *parser)
+{
+    return parser->reader.hides_changes;
+}
+
+bool
 gw_ram_parser_saw_end(const GwRamParser *parser)
 {
     if (!parser->opaque) {

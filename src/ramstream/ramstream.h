@@ -78,6 +78,13 @@ unsigned gw_ram_parser_n_blocks(const GwRamParser *parser);
 bool gw_ram_parser_is_opaque(const GwRamParser *parser, const char **why);
 
 /*
+ * True once a page may have changed at the target without an item that says so: by post-copy, which
+ * makes it drop pages, by a delta page (XBZRLE) or by a page filled with one byte. What was sent
+ * last at an address is then not what is there. Final; counts from the next item on.
+ */
+bool gw_ram_parser_hides_changes(const GwRamParser *parser);
+
+/*
  * True once QEMU's end-of-stream mark (and the description behind it, if any) has passed whole.
  * Final after finish(); tail.h says what it proves behind device state.
  */

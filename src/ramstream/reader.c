@@ -249,6 +249,7 @@ step_packaged(GwStreamReader *reader, GwCursor *cursor, uint16_t len)
         return gw_stream_stuck(reader, "a package's length is malformed");
     }
     reader->skip_bytes = package_bytes;
+    reader->hides_changes = true;
     return GW_STEP_BYTES;
 }
 
@@ -266,13 +267,16 @@ step_command(GwStreamReader *reader, GwCursor *cursor)
         return step_postcopy_advise(reader, cursor, len);
     case GW_STREAM_PACKAGED:
         return step_packaged(reader, cursor, len);
-    case GW_STREAM_OPEN_RETURN_PATH:
-    case GW_STREAM_PING:
     case GW_STREAM_POSTCOPY_LISTEN:
     case GW_STREAM_POSTCOPY_RUN:
     case GW_STREAM_POSTCOPY_RAM_DISCARD:
     case GW_STREAM_POSTCOPY_RESUME:
     case GW_STREAM_RECV_BITMAP:
+        reader->hides_changes = true;
+        reader->skip_bytes = len;
+        return GW_STEP_BYTES;
+    case GW_STREAM_OPEN_RETURN_PATH:
+    case GW_STREAM_PING:
     case GW_STREAM_SWITCHOVER_START:
         reader->skip_bytes = len;
         return GW_STEP_BYTES;

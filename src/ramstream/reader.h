@@ -45,6 +45,7 @@ typedef struct GwStreamReader {
     int64_t bitmap_section;
     int64_t open_section; /* whose payload is being read or was read last */
     bool footer_due;
+    bool hides_changes; /* see gw_ram_parser_hides_changes() */
 
     bool ignore_shared;
     uint64_t page_sizes; /* of all blocks, or-ed; 0 unless post-copy was advised */

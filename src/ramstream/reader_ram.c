@@ -88,6 +88,7 @@ take_content(GwStreamReader *reader, GwCursor *cursor, unsigned kind, GwRamItem 
         item->kind = GW_RAM_ITEM_ZERO;
         item->data = NULL;
         uint8_t fill = gw_cursor_u8(cursor);
+        reader->hides_changes |= fill != 0;
         return cursor->failed ? GW_STEP_MORE : fill == 0 ? GW_STEP_PAGE : GW_STEP_BYTES;
     }
     uint8_t marker = gw_cursor_u8(cursor);
@@ -98,6 +99,7 @@ take_content(GwStreamReader *reader, GwCursor *cursor, unsigned kind, GwRamItem 
     if (marker != GW_STREAM_XBZRLE_MARKER || len > GW_PAGE_BYTES) {
         return gw_stream_stuck(reader, "a delta page is malformed");
     }
+    reader->hides_changes = true;
     reader->skip_bytes = len;
     return GW_STEP_BYTES;
 }

@@ -12,7 +12,8 @@ typedef struct Maker {
     GByteArray *out;
     GwRamWriter *writer;
     GRand *random;
-    uint64_t word; /* xorshift, as GRand is slow by the page */
+    uint64_t word;    /* xorshift, as GRand is slow by the page */
+    GHashTable *sent; /* block << 32 | page → content; owned */
 } Maker;
 
 static const char *const block_names[] = {"pc.ram", "0000:00:02.0/vga.vram"};
@@ -62,10 +63,40 @@ fill_page(Maker *maker, uint8_t *page, bool plain)
     }
 }
 
+/* False: nothing was sent there. */
+static bool
+recall_page(Maker *maker, const GwRamItem *item, uint8_t *page, bool change)
+{
+    uint64_t key = (uint64_t)item->block << 32 | item->address / GW_PAGE_BYTES;
+    const uint8_t *last = g_hash_table_lookup(maker->sent, &key);
+
+    if (!last) {
+        return false;
+    }
+    memcpy(page, last, GW_PAGE_BYTES);
+    for (unsigned i = 0; change && i < 5; i++) {
+        page[g_rand_int_range(maker->random, 0, GW_PAGE_BYTES)] ^= 0x55;
+    }
+    return true;
+}
+
+static void
+note_page(Maker *maker, const GwRamItem *item)
+{
+    uint64_t key = (uint64_t)item->block << 32 | item->address / GW_PAGE_BYTES;
+
+    if (item->kind == GW_RAM_ITEM_PAGE) {
+        g_hash_table_insert(maker->sent, g_memdup2(&key, sizeof(key)),
+                            g_memdup2(item->data, GW_PAGE_BYTES));
+    }
+}
+
 static void
 put_round(Maker *maker, const QemuStreamSpec *spec, unsigned first, unsigned n, bool last)
 {
     uint8_t page[GW_PAGE_BYTES];
+    /* Rounds overlap; more so when pages are to be sent again. */
+    unsigned base = first / (spec->same_part + spec->delta_part > 0 ? 8 : 2);
 
     gw_put_u8(maker->out, last ? 0x03 : 0x02);
     gw_put_be32(maker->out, 2);
@@ -76,12 +107,18 @@ put_round(Maker *maker, const QemuStreamSpec *spec, unsigned first, unsigned n, 
             .kind = dice < spec->zero_part ? GW_RAM_ITEM_ZERO : GW_RAM_ITEM_PAGE,
             .names_block = i == 0 || (second && i == n / 2),
             .block = second,
-            .address = (uint64_t)(first / 2 + i) * GW_PAGE_BYTES,
+            .address = (uint64_t)(base + i) * GW_PAGE_BYTES,
             .data = page,
         };
         if (item.kind == GW_RAM_ITEM_PAGE) {
-            fill_page(maker, page, dice < spec->zero_part + spec->plain_part);
+            bool change = dice < 100 - spec->same_part;
+
+            if (dice < 100 - spec->same_part - spec->delta_part ||
+                !recall_page(maker, &item, page, change)) {
+                fill_page(maker, page, dice < spec->zero_part + spec->plain_part);
+            }
         }
+        note_page(maker, &item);
         g_assert_true(gw_ram_writer_put(maker->writer, &item, maker->out, NULL));
     }
     put_footer(maker->out);
@@ -111,6 +148,7 @@ qemu_stream_make(const QemuStreamSpec *spec)
         .writer = gw_ram_writer_new(),
         .random = g_rand_new_with_seed(spec->seed),
         .word = spec->seed + 1,
+        .sent = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, g_free),
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(block_names); i++) {
@@ -126,5 +164,77 @@ qemu_stream_make(const QemuStreamSpec *spec)
     put_device(&maker, spec->device_bytes);
     gw_ram_writer_free(maker.writer);
     g_rand_free(maker.random);
+    g_hash_table_unref(maker.sent);
     return maker.out;
+}
+
+/* --- the other end ---------------------------------------------------------------------------- */
+
+static void
+load_item(QemuGuest *guest, const GwRamParser *parser, const GwRamItem *item)
+{
+    static const uint8_t zero[GW_PAGE_BYTES];
+
+    if (item->kind == GW_RAM_ITEM_BYTES) {
+        g_byte_array_append(guest->others, item->data, (guint)item->len);
+        return;
+    }
+    g_hash_table_insert(
+        guest->pages,
+        g_strdup_printf("%s@%" G_GINT64_MODIFIER "x", gw_ram_parser_block_name(parser, item->block),
+                        item->address),
+        g_bytes_new(item->kind == GW_RAM_ITEM_PAGE ? item->data : zero, GW_PAGE_BYTES));
+    guest->n_pages++;
+}
+
+void
+qemu_guest_load(QemuGuest *guest, const GByteArray *stream)
+{
+    g_autoptr(GwRamParser) parser = gw_ram_parser_new();
+    GwRamItem item;
+
+    *guest = (QemuGuest){
+        .pages =
+            g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_bytes_unref),
+        .others = g_byte_array_new(),
+    };
+    for (guint done = 0; done < stream->len;) {
+        size_t room;
+        uint8_t *space = gw_ram_parser_space(parser, &room);
+        guint len = (guint)MIN(room, stream->len - done);
+
+        memcpy(space, stream->data + done, len);
+        gw_ram_parser_fed(parser, len);
+        done += len;
+        while (gw_ram_parser_next(parser, &item)) {
+            load_item(guest, parser, &item);
+        }
+    }
+    if (gw_ram_parser_finish(parser, &item)) {
+        load_item(guest, parser, &item);
+    }
+}
+
+void
+qemu_guest_assert_equal(const QemuGuest *a, const QemuGuest *b)
+{
+    GHashTableIter iter;
+    void *key, *content;
+
+    g_assert_cmpmem(a->others->data, a->others->len, b->others->data, b->others->len);
+    g_assert_cmpuint(g_hash_table_size(a->pages), ==, g_hash_table_size(b->pages));
+    g_hash_table_iter_init(&iter, a->pages);
+    while (g_hash_table_iter_next(&iter, &key, &content)) {
+        const GBytes *other = g_hash_table_lookup(b->pages, key);
+
+        g_assert_nonnull(other);
+        g_assert_true(g_bytes_equal(content, other));
+    }
+}
+
+void
+qemu_guest_clear(QemuGuest *guest)
+{
+    g_hash_table_unref(guest->pages);
+    g_byte_array_unref(guest->others);
 }

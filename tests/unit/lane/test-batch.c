@@ -2,6 +2,7 @@
 /* RAM batches and codecs: round trips, causes, limits, truncations, random damage, bombs. */
 #include "base/cursor.h"
 #include "lane/batch.h"
+#include "lane/page_delta.h"
 
 #include <string.h>
 #include <zstd.h>
@@ -13,37 +14,68 @@ typedef struct Log {
     GByteArray *bytes;
     unsigned n_items;
     unsigned fail_at;
+    unsigned n_kind[GW_BATCH_N_KINDS];
 } Log;
 
+/* What pages with a base are told against: any page's is the same here. */
+static uint8_t base_page[GW_PAGE_BYTES];
+
+/* As they are on both sides: a page is logged with its content, however that came. */
+static void
+log_page(GByteArray *out, const GwBatchItem *item, const uint8_t *content)
+{
+    gw_put_u8(out, (uint8_t)(item->kind == GW_BATCH_DELTA ? GW_BATCH_CONTENT : item->kind));
+    gw_put_u8(out, item->names_block);
+    gw_put_be16(out, item->block);
+    gw_put_be64(out, item->address);
+    if (content) {
+        g_byte_array_append(out, content, GW_PAGE_BYTES);
+    }
+}
+
+static void
+log_bytes(GByteArray *out, const uint8_t *data, size_t len)
+{
+    /* Opaque bytes may be split differently: they are logged without their borders. */
+    for (size_t i = 0; i < len; i++) {
+        gw_put_u8(out, 0xb0);
+        gw_put_u8(out, data[i]);
+    }
+}
+
 static bool
-log_item(const GwRamItem *item, void *data, GError **error)
+log_item(const GwBatchItem *item, void *data, GError **error)
 {
     Log *log = data;
+    uint8_t content[GW_PAGE_BYTES];
+    g_autoptr(GwDeltaDecoder) deltas = NULL;
 
     if (log->fail_at && ++log->n_items >= log->fail_at) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO, "enough");
         return false;
     }
-    /* Opaque bytes may be split differently: they are logged without their borders. */
-    if (item->kind == GW_RAM_ITEM_BYTES) {
-        for (size_t i = 0; i < item->len; i++) {
-            gw_put_u8(log->bytes, 0xb0);
-            gw_put_u8(log->bytes, item->data[i]);
+    log->n_kind[item->kind]++;
+    switch ((unsigned)item->kind) {
+    case GW_BATCH_OPAQUE:
+        log_bytes(log->bytes, item->data, item->len);
+        return true;
+    case GW_BATCH_DELTA:
+        deltas = gw_delta_decoder_new();
+        if (!gw_delta_decode(deltas, item->body, base_page, content, error)) {
+            return false;
         }
+        log_page(log->bytes, item, content);
+        return true;
+    default:
+        log_page(log->bytes, item, item->kind == GW_BATCH_CONTENT ? item->data : NULL);
         return true;
     }
-    gw_put_u8(log->bytes, (uint8_t)item->kind);
-    gw_put_u8(log->bytes, item->names_block);
-    gw_put_be16(log->bytes, item->block);
-    gw_put_be64(log->bytes, item->address);
-    if (item->kind == GW_RAM_ITEM_PAGE) {
-        g_byte_array_append(log->bytes, item->data, GW_PAGE_BYTES);
-    }
-    return true;
 }
 
 typedef struct Rig {
     GwFramePool *pool;
+    GwBatchEffort effort;
+    GwBatch *batch;
     GwBatchEncoder *encoder;
     GwBatchDecoder *decoder;
     Log in, out;
@@ -57,7 +89,9 @@ rig_init(Rig *rig, const GwCodec *codec)
 {
     memset(rig, 0, sizeof(*rig));
     rig->pool = gw_frame_pool_new();
-    rig->encoder = gw_batch_encoder_new(codec, rig->pool);
+    rig->effort = (GwBatchEffort){.codec = codec, .zstd_deltas = codec == &gw_codec_zstd};
+    rig->batch = gw_batch_new(rig->pool);
+    rig->encoder = gw_batch_encoder_new();
     rig->decoder = gw_batch_decoder_new();
     rig->in.bytes = g_byte_array_new();
     rig->out.bytes = g_byte_array_new();
@@ -66,6 +100,7 @@ rig_init(Rig *rig, const GwCodec *codec)
 static void
 rig_clear(Rig *rig)
 {
+    gw_batch_free(rig->batch);
     gw_batch_encoder_free(rig->encoder);
     gw_batch_decoder_free(rig->decoder);
     g_byte_array_unref(rig->in.bytes);
@@ -73,10 +108,16 @@ rig_clear(Rig *rig)
     gw_frame_pool_free(rig->pool);
 }
 
+static GwFrame *
+rig_take(Rig *rig)
+{
+    return gw_batch_encode(rig->encoder, rig->batch, &rig->effort);
+}
+
 static void
 rig_flush(Rig *rig)
 {
-    g_autoptr(GwFrame) frame = gw_batch_encoder_take(rig->encoder);
+    g_autoptr(GwFrame) frame = rig_take(rig);
     g_autoptr(GError) error = NULL;
 
     if (!frame) {
@@ -88,21 +129,48 @@ rig_flush(Rig *rig)
     g_assert_no_error(error);
     g_assert_true(ok);
     uint64_t caused = (uint64_t)frame->causes.page_bytes + frame->causes.zero_bytes +
+                      frame->causes.same_bytes + frame->causes.delta_bytes +
                       frame->causes.opaque_bytes + frame->causes.control_bytes;
     g_assert_cmpuint(caused + GW_BATCH_HEADER_BYTES, ==, frame->header.payload_bytes);
     rig->causes.page_bytes += frame->causes.page_bytes;
     rig->causes.zero_bytes += frame->causes.zero_bytes;
+    rig->causes.same_bytes += frame->causes.same_bytes;
+    rig->causes.delta_bytes += frame->causes.delta_bytes;
+    rig->causes.delta_pages += frame->causes.delta_pages;
     rig->causes.opaque_bytes += frame->causes.opaque_bytes;
     rig->payload_bytes += frame->header.payload_bytes;
     rig->n_frames++;
 }
 
 static void
-rig_add(Rig *rig, GwRamItem item)
+rig_add(Rig *rig, const GwBatchPage *page)
 {
-    g_assert_true(log_item(&item, &rig->in, NULL));
-    while (!gw_batch_encoder_add(rig->encoder, &item)) {
+    GwBatchItem item = {
+        .kind = page->kind,
+        .names_block = page->names_block,
+        .block = page->block,
+        .address = page->address,
+    };
+
+    log_page(rig->in.bytes, &item, page->kind == GW_BATCH_CONTENT ? page->content : NULL);
+    if (!gw_batch_has_room(rig->batch)) {
         rig_flush(rig);
+    }
+    gw_batch_add_page(rig->batch, page);
+}
+
+static void
+rig_add_bytes(Rig *rig, const uint8_t *data, size_t len)
+{
+    log_bytes(rig->in.bytes, data, len);
+    while (len > 0) {
+        size_t added = gw_batch_add_bytes(rig->batch, data, len);
+
+        data += added;
+        len -= added;
+        if (added == 0) {
+            rig_flush(rig);
+        }
     }
 }
 
@@ -110,7 +178,7 @@ static void
 rig_check(Rig *rig)
 {
     rig_flush(rig);
-    g_assert_true(gw_batch_encoder_is_empty(rig->encoder));
+    g_assert_true(gw_batch_is_empty(rig->batch));
     g_assert_cmpmem(rig->in.bytes->data, rig->in.bytes->len, rig->out.bytes->data,
                     rig->out.bytes->len);
 }
@@ -126,64 +194,103 @@ fill(uint8_t *page, GRand *random, unsigned style)
 /* --- round trips
  * ---------------------------------------------------------------------------------- */
 
+/* All kinds, in runs and alone, back and forth, with bases that help and that do not. */
 static void
 test_random_items(const void *codec)
 {
+    static const GwBatchKind kinds[] = {GW_BATCH_ZERO, GW_BATCH_SAME, GW_BATCH_CONTENT};
     uint32_t seed = g_test_rand_int();
     g_autoptr(GRand) random = g_rand_new_with_seed(seed);
     g_autofree uint8_t *data = g_malloc(300000);
-    uint64_t address = 0;
-    uint16_t block = 0;
+    GwBatchPage page = {.kind = GW_BATCH_ZERO, .content = data};
     Rig rig;
 
     g_test_message("seed %u", seed);
     rig_init(&rig, codec);
-    for (unsigned i = 0; i < 3000; i++) {
+    fill(base_page, random, 0);
+    for (unsigned i = 0; i < 6000; i++) {
         unsigned dice = g_rand_int_range(random, 0, 100);
 
-        if (dice < 8) {
+        if (dice < 5) {
             size_t len = g_rand_int_range(random, 1, dice == 0 ? 300000 : 200);
             for (size_t k = 0; k < len; k++) {
                 data[k] = (uint8_t)g_rand_int(random);
             }
-            rig_add(&rig, (GwRamItem){.kind = GW_RAM_ITEM_BYTES, .data = data, .len = len});
+            rig_add_bytes(&rig, data, len);
             continue;
         }
-        if (dice < 20) {
-            block = (uint16_t)g_rand_int_range(random, 0, GW_RAM_MAX_BLOCKS);
-            address = (uint64_t)g_rand_int(random) * GW_PAGE_BYTES;
+        if (dice < 12) {
+            page.block = (uint16_t)g_rand_int_range(random, 0, GW_RAM_MAX_BLOCKS);
+            page.address = (uint64_t)g_rand_int(random) * GW_PAGE_BYTES;
+        } else if (dice < 25) {
+            page.address += (uint64_t)g_rand_int_range(random, 0, 40) * GW_PAGE_BYTES;
         }
-        fill(data, random, dice % 3);
-        rig_add(&rig, (GwRamItem){
-                          .kind = dice < 60 ? GW_RAM_ITEM_ZERO : GW_RAM_ITEM_PAGE,
-                          .names_block = dice < 25,
-                          .block = block,
-                          .address = address,
-                          .data = dice < 60 ? NULL : data,
-                      });
-        address += GW_PAGE_BYTES;
+        page.names_block = dice < 15;
+        page.kind = dice < 70 ? page.kind : kinds[dice % 3];
+        page.base = dice % 2 ? base_page : NULL;
+        if (dice % 4 == 1) {
+            memcpy(data, base_page, GW_PAGE_BYTES);
+            for (unsigned k = 0; k < dice; k++) {
+                data[g_rand_int_range(random, 0, GW_PAGE_BYTES)] ^= 1;
+            }
+        } else {
+            fill(data, random, dice % 3);
+        }
+        rig_add(&rig, &page);
+        page.address += GW_PAGE_BYTES;
     }
     rig_check(&rig);
     g_assert_cmpuint(rig.n_frames, >, 10);
+    g_assert_cmpuint(rig.out.n_kind[GW_BATCH_SAME], >, 100);
+    g_assert_cmpuint(rig.out.n_kind[GW_BATCH_DELTA], >, 100);
+    g_assert_cmpuint(rig.out.n_kind[GW_BATCH_CONTENT], >, 100);
+    g_assert_cmpuint(rig.causes.delta_pages, ==, rig.out.n_kind[GW_BATCH_DELTA]);
+    rig_clear(&rig);
+}
+
+/* Runs so short that the map is what fills the batch. */
+static void
+test_scattered_pages(void)
+{
+    Rig rig;
+
+    rig_init(&rig, &gw_codec_zstd);
+    for (unsigned i = 0; i < 20000; i++) {
+        rig_add(&rig, &(GwBatchPage){
+                          .kind = GW_BATCH_SAME,
+                          .block = (uint16_t)(i % 2 * (GW_RAM_MAX_BLOCKS - 1)),
+                          .address = (UINT64_MAX / GW_PAGE_BYTES - 7 * i - 1) * GW_PAGE_BYTES,
+                      });
+    }
+    rig_check(&rig);
+    g_assert_cmpuint(rig.causes.same_bytes, ==, rig.payload_bytes - 16 * rig.n_frames);
+    rig_clear(&rig);
+
+    rig_init(&rig, &gw_codec_zstd);
+    for (unsigned i = 0; i < 20000; i++) {
+        rig_add(&rig, &(GwBatchPage){.kind = GW_BATCH_SAME, .address = 9 * i * GW_PAGE_BYTES});
+    }
+    rig_check(&rig);
+    g_assert_cmpuint(rig.payload_bytes, <, 20000 * 2 + 1000);
     rig_clear(&rig);
 }
 
 static void
-test_zero_pages_cost_a_bit(void)
+test_zero_pages_cost_nothing(void)
 {
     Rig rig;
 
     rig_init(&rig, &gw_codec_zstd);
     for (uint64_t page = 0; page < 262144; page++) {
-        rig_add(&rig, (GwRamItem){.kind = GW_RAM_ITEM_ZERO,
-                                  .names_block = page == 0,
-                                  .address = page * GW_PAGE_BYTES});
+        rig_add(&rig, &(GwBatchPage){.kind = GW_BATCH_ZERO,
+                                     .names_block = page == 0,
+                                     .address = page * GW_PAGE_BYTES});
     }
     rig_check(&rig);
-    /* 1 GiB of zero: 32 KiB of bits, entries every 8192 pages, 4 headers. */
+    /* 1 GiB of zero: 4 headers and runs. */
     g_assert_cmpuint(rig.causes.page_bytes, ==, 0);
     g_assert_cmpuint(rig.causes.opaque_bytes, ==, 0);
-    g_assert_cmpuint(rig.payload_bytes, <, 32768 + 300);
+    g_assert_cmpuint(rig.payload_bytes, <, 100);
     rig_clear(&rig);
 }
 
@@ -192,26 +299,27 @@ test_incompressible_goes_plain(void)
 {
     g_autoptr(GRand) random = g_rand_new_with_seed(1);
     uint8_t page[GW_PAGE_BYTES];
-    GwRamItem item = {.kind = GW_RAM_ITEM_PAGE, .data = page};
+    GwBatchPage item = {.kind = GW_BATCH_CONTENT, .content = page};
     Rig rig;
 
     rig_init(&rig, &gw_codec_zstd);
     for (unsigned i = 0; i < 64; i++, item.address += GW_PAGE_BYTES) {
         fill(page, random, 0);
-        g_assert_true(gw_batch_encoder_add(rig.encoder, &item));
+        g_assert_true(gw_batch_has_room(rig.batch));
+        gw_batch_add_page(rig.batch, &item);
     }
-    g_assert_false(gw_batch_encoder_add(rig.encoder, &item));
-    g_autoptr(GwFrame) frame = gw_batch_encoder_take(rig.encoder);
+    g_assert_false(gw_batch_has_room(rig.batch));
+    g_autoptr(GwFrame) frame = rig_take(&rig);
     g_assert_cmpuint(gw_frame_payload(frame)[0], ==, GW_CODEC_PLAIN);
     g_assert_cmpuint(frame->causes.page_bytes, >=, 64 * GW_PAGE_BYTES);
 
     memset(page, 7, sizeof(page));
     item.address = 0;
-    g_assert_true(gw_batch_encoder_add(rig.encoder, &item));
-    g_autoptr(GwFrame) small = gw_batch_encoder_take(rig.encoder);
+    gw_batch_add_page(rig.batch, &item);
+    g_autoptr(GwFrame) small = rig_take(&rig);
     g_assert_cmpuint(gw_frame_payload(small)[0], ==, GW_CODEC_ZSTD);
     g_assert_cmpuint(small->header.payload_bytes, <, 100);
-    g_assert_null(gw_batch_encoder_take(rig.encoder));
+    g_assert_null(rig_take(&rig));
     g_clear_pointer(&frame, gw_frame_free);
     g_clear_pointer(&small, gw_frame_free);
     rig_clear(&rig);
@@ -225,7 +333,7 @@ test_highest_address(void)
     Rig rig;
 
     rig_init(&rig, &gw_codec_plain);
-    rig_add(&rig, (GwRamItem){.kind = GW_RAM_ITEM_ZERO, .address = last * GW_PAGE_BYTES});
+    rig_add(&rig, &(GwBatchPage){.kind = GW_BATCH_ZERO, .address = last * GW_PAGE_BYTES});
     rig_check(&rig);
     rig_clear(&rig);
 }
@@ -239,21 +347,31 @@ sample_batch(Rig *rig)
     g_autoptr(GRand) random = g_rand_new_with_seed(3);
     uint8_t page[GW_PAGE_BYTES];
 
-    for (unsigned i = 0; i < 20; i++) {
-        GwRamItem page_item = {.kind = i % 3 ? GW_RAM_ITEM_PAGE : GW_RAM_ITEM_ZERO,
-                               .names_block = i % 7 == 0,
-                               .block = (uint16_t)(i / 7),
-                               .address = (i + i / 5) * GW_PAGE_BYTES,
-                               .data = page};
-        GwRamItem bytes = {.kind = GW_RAM_ITEM_BYTES, .data = page, .len = 10 + i};
+    fill(base_page, random, 0);
+    for (unsigned i = 0; i < 30; i++) {
+        static const GwBatchKind kinds[] = {GW_BATCH_ZERO, GW_BATCH_CONTENT, GW_BATCH_CONTENT,
+                                            GW_BATCH_SAME};
+        GwBatchPage item = {
+            .kind = kinds[i % 4],
+            .names_block = i % 7 == 0,
+            .block = (uint16_t)(i / 7),
+            .address = (i + i / 5) * GW_PAGE_BYTES,
+            .content = page,
+            .base = i % 4 == 2 ? base_page : NULL,
+        };
 
-        fill(page, random, 1 + i);
-        g_assert_true(gw_batch_encoder_add(rig->encoder, &page_item));
+        if (i % 8 == 2) {
+            memcpy(page, base_page, GW_PAGE_BYTES);
+            page[100 + i] ^= 1;
+        } else {
+            fill(page, random, 1 + i);
+        }
+        gw_batch_add_page(rig->batch, &item);
         if (i % 6 == 0) {
-            g_assert_true(gw_batch_encoder_add(rig->encoder, &bytes));
+            g_assert_cmpuint(gw_batch_add_bytes(rig->batch, page, 10 + i), ==, 10 + i);
         }
     }
-    return gw_batch_encoder_take(rig->encoder);
+    return rig_take(rig);
 }
 
 static void
@@ -344,27 +462,58 @@ expect_refused(const Forged *forged)
     rig_clear(&rig);
 }
 
+#define HEAD(count, kind) ((uint64_t)(count) << 3 | GW_BATCH_##kind)
+#define TOP_PAGE          (UINT64_MAX / GW_PAGE_BYTES)
+
 static void
 test_forged_maps(void)
 {
     static const uint8_t zeros[8192];
-    static const uint64_t too_many_pages[] = {2 * 65537 + 1, 0, 0};
-    static const uint64_t huge_run[] = {UINT64_MAX, 0, 0};
-    static const uint64_t unknown_block[] = {2 * 1 + 1, 2 * 4096, 0, 0};
-    static const uint64_t wrapping[] = {2 * 8 + 1, 0, UINT64_MAX / 4096, 0};
-    static const uint64_t page_without_body[] = {2 * 1 + 1, 0, 0, 1};
-    static const uint64_t stray_bits[] = {2 * 1 + 1, 0, 0, 2};
-    static const uint64_t opaque_over_body[] = {2 * 5000};
-    static const uint64_t huge_opaque[] = {UINT64_MAX - 1};
+    static const uint64_t too_many_pages[] = {HEAD(0, JUMP), 0, HEAD(65537, ZERO)};
+    static const uint64_t too_many_in_all[] = {HEAD(0, JUMP), 0, HEAD(65536, SAME), HEAD(1, ZERO)};
+    static const uint64_t huge_run[] = {HEAD(0, JUMP), 0, UINT64_MAX - 7 + GW_BATCH_ZERO};
+    static const uint64_t unknown_block[] = {HEAD(2 * 4096, JUMP), 0, HEAD(1, ZERO)};
+    static const uint64_t wrapping[] = {HEAD(0, JUMP), TOP_PAGE - 1, HEAD(2, ZERO)};
+    static const uint64_t too_far[] = {HEAD(0, JUMP), TOP_PAGE, HEAD(1, ZERO)};
+    static const uint64_t skips_too_far[] = {HEAD(0, JUMP), TOP_PAGE - 3, HEAD(1, ZERO),
+                                             HEAD(2, SKIP), HEAD(1, ZERO)};
+    static const uint64_t placeless[] = {HEAD(1, ZERO)};
+    static const uint64_t placeless_skip[] = {HEAD(1, SKIP), HEAD(1, ZERO)};
+    static const uint64_t jump_at_end[] = {HEAD(0, JUMP), 0};
+    static const uint64_t cut_jump[] = {HEAD(0, JUMP)};
+    static const uint64_t two_jumps[] = {HEAD(0, JUMP), 0, HEAD(0, JUMP), 0, HEAD(1, ZERO)};
+    static const uint64_t jump_and_skip[] = {HEAD(0, JUMP), 0, HEAD(1, SKIP), HEAD(1, ZERO)};
+    static const uint64_t jump_to_bytes[] = {HEAD(0, JUMP), 0, HEAD(4096, OPAQUE)};
+    static const uint64_t empty_run[] = {HEAD(0, JUMP), 0, HEAD(0, ZERO)};
+    static const uint64_t empty_skip[] = {HEAD(0, JUMP), 0, HEAD(1, ZERO), HEAD(0, SKIP),
+                                          HEAD(1, ZERO)};
+    static const uint64_t page_without_body[] = {HEAD(0, JUMP), 0, HEAD(1, CONTENT)};
+    static const uint64_t delta_without_body[] = {HEAD(0, JUMP), 0, HEAD(1, DELTA)};
+    static const uint64_t reference[] = {HEAD(0, JUMP), 0, HEAD(1, REFERENCE)};
+    static const uint64_t opaque_over_body[] = {HEAD(5000, OPAQUE)};
+    static const uint64_t huge_opaque[] = {UINT64_MAX - 7};
     static const uint64_t nothing[] = {0};
-    static const uint64_t body_left[] = {2 * 4000};
+    static const uint64_t body_left[] = {HEAD(4000, OPAQUE)};
     const Forged forged[] = {
         {GW_CODEC_PLAIN, 0, "", 0, too_many_pages, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, too_many_in_all, 4},
         {GW_CODEC_PLAIN, 0, "", 0, huge_run, 3},
-        {GW_CODEC_PLAIN, 0, "", 0, unknown_block, 4},
-        {GW_CODEC_PLAIN, 0, "", 0, wrapping, 4},
-        {GW_CODEC_PLAIN, 0, "", 0, page_without_body, 4},
-        {GW_CODEC_PLAIN, 0, "", 0, stray_bits, 4},
+        {GW_CODEC_PLAIN, 0, "", 0, unknown_block, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, wrapping, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, too_far, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, skips_too_far, 5},
+        {GW_CODEC_PLAIN, 0, "", 0, placeless, 1},
+        {GW_CODEC_PLAIN, 0, "", 0, placeless_skip, 2},
+        {GW_CODEC_PLAIN, 0, "", 0, jump_at_end, 2},
+        {GW_CODEC_PLAIN, 0, "", 0, cut_jump, 1},
+        {GW_CODEC_PLAIN, 0, "", 0, two_jumps, 5},
+        {GW_CODEC_PLAIN, 0, "", 0, jump_and_skip, 4},
+        {GW_CODEC_PLAIN, 4096, zeros, 4096, jump_to_bytes, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, empty_run, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, empty_skip, 5},
+        {GW_CODEC_PLAIN, 0, "", 0, page_without_body, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, delta_without_body, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, reference, 3},
         {GW_CODEC_PLAIN, 4096, zeros, 4096, opaque_over_body, 1},
         {GW_CODEC_PLAIN, 4096, zeros, 4096, huge_opaque, 1},
         {GW_CODEC_PLAIN, 0, "", 0, nothing, 1},
@@ -388,7 +537,7 @@ test_bombs(void)
 {
     static const size_t real_sizes[] = {4097, GW_BATCH_MAX_BODY_BYTES + 1, 64u * 1024 * 1024};
     static const uint32_t announced[] = {4096, GW_BATCH_MAX_BODY_BYTES, 0, UINT32_MAX};
-    static const uint64_t map[] = {2 * 4096};
+    static const uint64_t map[] = {HEAD(4096, OPAQUE)};
 
     for (size_t i = 0; i < G_N_ELEMENTS(real_sizes); i++) {
         g_autofree uint8_t *raw = g_malloc0(real_sizes[i]);
@@ -436,7 +585,8 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_data_func("/batch/random-items/plain", &gw_codec_plain, test_random_items);
     g_test_add_data_func("/batch/random-items/zstd", &gw_codec_zstd, test_random_items);
-    g_test_add_func("/batch/zero-pages-cost-a-bit", test_zero_pages_cost_a_bit);
+    g_test_add_func("/batch/scattered-pages", test_scattered_pages);
+    g_test_add_func("/batch/zero-pages-cost-nothing", test_zero_pages_cost_nothing);
     g_test_add_func("/batch/incompressible-goes-plain", test_incompressible_goes_plain);
     g_test_add_func("/batch/highest-address", test_highest_address);
     g_test_add_func("/batch/truncations", test_truncations);

@@ -10,7 +10,8 @@
 static const GwFrameType all_types[] = {
     GW_FRAME_HELLO, GW_FRAME_REFUSE,     GW_FRAME_CONTROL,    GW_FRAME_BLOCK,
     GW_FRAME_RAM,   GW_FRAME_CHECKPOINT, GW_FRAME_STREAM_END, GW_FRAME_ACK,
-    GW_FRAME_PING,  GW_FRAME_PONG,       GW_FRAME_GOODBYE,
+    GW_FRAME_PING,  GW_FRAME_PONG,       GW_FRAME_GOODBYE,    GW_FRAME_STREAM_BEGIN,
+    GW_FRAME_NEED,  GW_FRAME_FILL,
 };
 
 static void
@@ -61,6 +62,17 @@ expect_bad_header(const uint8_t *wire, const char *words)
     g_assert_cmpuint(out.payload_bytes, ==, 77);
 }
 
+static bool
+is_known(unsigned type)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(all_types); i++) {
+        if (all_types[i] == type) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void
 test_header_damage(void)
 {
@@ -87,7 +99,7 @@ test_header_damage(void)
         expect_bad_header(wire, "damaged header");
         wire[15] ^= 1;
         for (unsigned type = 0; type < 256; type++) {
-            if (type == 0 || type > GW_FRAME_GOODBYE) {
+            if (!is_known(type)) {
                 wire[4] = (uint8_t)type;
                 expect_bad_header(wire, "unknown type");
             }
@@ -234,6 +246,31 @@ test_block(void)
 }
 
 static void
+test_stream_begin(void)
+{
+    GwStreamBegin in = {
+        .limits = {.table_bytes = G_GUINT64_CONSTANT(0x123456789abc), .copies = 0xfedcba98}};
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    GwStreamBegin out;
+
+    memset(in.key, 0x5a, sizeof(in.key));
+    gw_stream_begin_encode(&in, bytes);
+    g_assert_cmpuint(bytes->len, ==, gw_frame_max_payload(GW_FRAME_STREAM_BEGIN));
+    g_assert_true(gw_stream_begin_decode(bytes->data, bytes->len, &out, NULL));
+    g_assert_cmpmem(out.key, sizeof(out.key), in.key, sizeof(in.key));
+    g_assert_cmpuint(out.limits.table_bytes, ==, in.limits.table_bytes);
+    g_assert_cmpuint(out.limits.copies, ==, in.limits.copies);
+    for (guint len = 0; len < bytes->len; len++) {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_false(gw_stream_begin_decode(bytes->data, len, &out, &error));
+        g_assert_error(error, GW_ERROR, GW_ERROR_PROTOCOL);
+    }
+    gw_put_u8(bytes, 0);
+    g_assert_false(gw_stream_begin_decode(bytes->data, bytes->len, &out, NULL));
+}
+
+static void
 test_marks_and_numbers(void)
 {
     GwStreamMark in = {.stream_bytes = G_GUINT64_CONSTANT(0xfedcba9876543210)};
@@ -274,6 +311,7 @@ main(int argc, char **argv)
     g_test_add_func("/frame/refuse", test_refuse);
     g_test_add_func("/frame/refuse-is-cut", test_refuse_is_cut);
     g_test_add_func("/frame/block", test_block);
+    g_test_add_func("/frame/stream-begin", test_stream_begin);
     g_test_add_func("/frame/marks-and-numbers", test_marks_and_numbers);
     return g_test_run();
 }

@@ -111,6 +111,16 @@ hear_refusal(RawPeer *peer, Villain *villain)
 /* --- stream frames made by hand --------------------------------------------------------------- */
 
 static void
+send_begin(RawPeer *peer, uint64_t table_bytes, uint32_t copies)
+{
+    GwStreamBegin begin = {.key = "key", .limits = {.table_bytes = table_bytes, .copies = copies}};
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+
+    gw_stream_begin_encode(&begin, payload);
+    raw_send_frame(peer, GW_FRAME_STREAM_BEGIN, payload->data, payload->len);
+}
+
+static void
 send_block(RawPeer *peer, uint16_t index, const char *name)
 {
     g_autoptr(GByteArray) payload = g_byte_array_new();
@@ -120,14 +130,31 @@ send_block(RawPeer *peer, uint16_t index, const char *name)
 }
 
 static void
+send_batch(RawPeer *peer, GwBatch *batch)
+{
+    static const GwBatchEffort plain = {.codec = &gw_codec_plain};
+    g_autoptr(GwBatchEncoder) encoder = gw_batch_encoder_new();
+    g_autoptr(GwFrame) frame = gw_batch_encode(encoder, batch, &plain);
+
+    raw_send_frame(peer, GW_FRAME_RAM, gw_frame_payload(frame), frame->header.payload_bytes);
+}
+
+static void
 send_bytes(RawPeer *peer, Villain *villain, const void *data, size_t len)
 {
-    g_autoptr(GwBatchEncoder) encoder = gw_batch_encoder_new(&gw_codec_plain, villain->pool);
-    GwRamItem item = {.kind = GW_RAM_ITEM_BYTES, .data = data, .len = len};
+    g_autoptr(GwBatch) batch = gw_batch_new(villain->pool);
 
-    g_assert_true(gw_batch_encoder_add(encoder, &item));
-    g_autoptr(GwFrame) frame = gw_batch_encoder_take(encoder);
-    raw_send_frame(peer, GW_FRAME_RAM, gw_frame_payload(frame), frame->header.payload_bytes);
+    g_assert_cmpuint(gw_batch_add_bytes(batch, data, len), ==, len);
+    send_batch(peer, batch);
+}
+
+static void
+send_page(RawPeer *peer, Villain *villain, const GwBatchPage *page)
+{
+    g_autoptr(GwBatch) batch = gw_batch_new(villain->pool);
+
+    gw_batch_add_page(batch, page);
+    send_batch(peer, batch);
 }
 
 static void
@@ -164,25 +191,16 @@ wrong_length(RawPeer *peer, Villain *villain)
 static void
 wrong_checkpoint(RawPeer *peer, Villain *villain)
 {
-    send_bytes(peer, villain, "abc", 3);
+    send_bytes(peer, villain, "abcde", 5);
     send_mark(peer, GW_FRAME_CHECKPOINT, "abcdX", 5, 5);
-    send_bytes(peer, villain, "defghi", 6);
     hear_refusal(peer, villain);
 }
 
 static void
-late_checkpoint(RawPeer *peer, Villain *villain)
+early_checkpoint(RawPeer *peer, Villain *villain)
 {
-    send_bytes(peer, villain, "abcdef", 6);
-    send_mark(peer, GW_FRAME_CHECKPOINT, "abc", 3, 3);
-    hear_refusal(peer, villain);
-}
-
-static void
-two_checkpoints(RawPeer *peer, Villain *villain)
-{
-    send_mark(peer, GW_FRAME_CHECKPOINT, "abc", 3, 3);
-    send_mark(peer, GW_FRAME_CHECKPOINT, "abcd", 4, 4);
+    send_bytes(peer, villain, "abc", 3);
+    send_mark(peer, GW_FRAME_CHECKPOINT, "abcdef", 6, 6);
     hear_refusal(peer, villain);
 }
 
@@ -196,26 +214,122 @@ damaged_batch(RawPeer *peer, Villain *villain)
 static void
 unknown_block(RawPeer *peer, Villain *villain)
 {
-    g_autoptr(GwBatchEncoder) encoder = gw_batch_encoder_new(&gw_codec_plain, villain->pool);
-    GwRamItem item = {.kind = GW_RAM_ITEM_ZERO, .names_block = true, .block = 1};
-
+    send_begin(peer, 1 << 20, 0);
     send_block(peer, 0, "pc.ram");
-    g_assert_true(gw_batch_encoder_add(encoder, &item));
-    g_autoptr(GwFrame) frame = gw_batch_encoder_take(encoder);
-    raw_send_frame(peer, GW_FRAME_RAM, gw_frame_payload(frame), frame->header.payload_bytes);
+    send_page(peer, villain,
+              &(GwBatchPage){.kind = GW_BATCH_ZERO, .names_block = true, .block = 1});
     hear_refusal(peer, villain);
 }
 
 static void
 skipped_block(RawPeer *peer, Villain *villain)
 {
+    send_begin(peer, 1 << 20, 0);
     send_block(peer, 1, "pc.ram");
+    hear_refusal(peer, villain);
+}
+
+static void
+block_before_begin(RawPeer *peer, Villain *villain)
+{
+    send_block(peer, 0, "pc.ram");
+    hear_refusal(peer, villain);
+}
+
+static void
+page_before_begin(RawPeer *peer, Villain *villain)
+{
+    send_page(peer, villain, &(GwBatchPage){.kind = GW_BATCH_ZERO, .names_block = true});
+    hear_refusal(peer, villain);
+}
+
+static void
+two_begins(RawPeer *peer, Villain *villain)
+{
+    send_begin(peer, 1 << 20, 0);
+    send_begin(peer, 1 << 20, 0);
+    hear_refusal(peer, villain);
+}
+
+static void
+huge_table(RawPeer *peer, Villain *villain)
+{
+    send_begin(peer, UINT64_MAX, 0);
+    hear_refusal(peer, villain);
+}
+
+static void
+huge_copies(RawPeer *peer, Villain *villain)
+{
+    send_begin(peer, 1 << 20, UINT32_MAX);
+    hear_refusal(peer, villain);
+}
+
+static void
+cut_begin(RawPeer *peer, Villain *villain)
+{
+    raw_send_frame(peer, GW_FRAME_STREAM_BEGIN, "key", 3);
+    hear_refusal(peer, villain);
+}
+
+static void
+same_as_nothing(RawPeer *peer, Villain *villain)
+{
+    send_begin(peer, 1 << 20, 16);
+    send_block(peer, 0, "pc.ram");
+    send_page(peer, villain, &(GwBatchPage){.kind = GW_BATCH_SAME});
+    hear_refusal(peer, villain);
+}
+
+/* Sent with content, but then as zero. */
+static void
+same_as_zero(RawPeer *peer, Villain *villain)
+{
+    static const uint8_t content[GW_PAGE_BYTES] = "content";
+
+    send_begin(peer, 1 << 20, 16);
+    send_block(peer, 0, "pc.ram");
+    send_page(peer, villain,
+              &(GwBatchPage){.kind = GW_BATCH_CONTENT, .names_block = true, .content = content});
+    send_page(peer, villain, &(GwBatchPage){.kind = GW_BATCH_ZERO});
+    send_page(peer, villain, &(GwBatchPage){.kind = GW_BATCH_SAME});
+    hear_refusal(peer, villain);
+}
+
+/* QEMU would miss the name. */
+static void
+same_that_names(RawPeer *peer, Villain *villain)
+{
+    static const uint8_t content[GW_PAGE_BYTES] = "content";
+
+    send_begin(peer, 1 << 20, 16);
+    send_block(peer, 0, "pc.ram");
+    send_page(peer, villain,
+              &(GwBatchPage){.kind = GW_BATCH_CONTENT, .names_block = true, .content = content});
+    send_page(peer, villain, &(GwBatchPage){.kind = GW_BATCH_SAME, .names_block = true});
+    hear_refusal(peer, villain);
+}
+
+static void
+delta_without_copy(RawPeer *peer, Villain *villain)
+{
+    static const uint8_t base[GW_PAGE_BYTES] = "content";
+    static const uint8_t content[GW_PAGE_BYTES] = "CONTENT";
+
+    send_begin(peer, 1 << 20, 16);
+    send_block(peer, 0, "pc.ram");
+    send_page(peer, villain,
+              &(GwBatchPage){.kind = GW_BATCH_CONTENT, .names_block = true, .content = base});
+    /* A copy is kept from the second time on. */
+    send_page(peer, villain,
+              &(GwBatchPage){.kind = GW_BATCH_CONTENT, .content = content, .base = base});
     hear_refusal(peer, villain);
 }
 
 static void
 endless_blocks(RawPeer *peer, Villain *villain)
 {
+    send_begin(peer, 1 << 20, 0);
     for (unsigned i = 0; i <= GW_RAM_MAX_BLOCKS; i++) {
         g_autofree char *name = g_strdup_printf("b%u", i);
 
@@ -307,12 +421,21 @@ test_caught(void)
         {"wrong digest", wrong_digest, GW_ERROR_PROTOCOL, "digests of source and target differ"},
         {"wrong length", wrong_length, GW_ERROR_PROTOCOL, "digests of source and target differ"},
         {"wrong checkpoint", wrong_checkpoint, GW_ERROR_PROTOCOL, "after 5 bytes the digests"},
-        {"late checkpoint", late_checkpoint, GW_ERROR_PROTOCOL, "passed already"},
-        {"two checkpoints", two_checkpoints, GW_ERROR_PROTOCOL, "before the one before it"},
+        {"early checkpoint", early_checkpoint, GW_ERROR_PROTOCOL, "after 3 bytes the digests"},
         {"damaged batch", damaged_batch, GW_ERROR_PROTOCOL, "damaged RAM batch"},
         {"unknown block", unknown_block, GW_ERROR_PROTOCOL, ""},
         {"skipped block", skipped_block, GW_ERROR_PROTOCOL, "RAM block 1 where 0 was next"},
         {"endless blocks", endless_blocks, GW_ERROR_PROTOCOL, ""},
+        {"block before begin", block_before_begin, GW_ERROR_PROTOCOL, "before the beginning"},
+        {"page before begin", page_before_begin, GW_ERROR_PROTOCOL, "before the beginning"},
+        {"two begins", two_begins, GW_ERROR_PROTOCOL, "second beginning"},
+        {"huge table", huge_table, GW_ERROR_TOO_LARGE, "to remember pages by"},
+        {"huge copies", huge_copies, GW_ERROR_TOO_LARGE, "for copies of pages"},
+        {"cut begin", cut_begin, GW_ERROR_PROTOCOL, "STREAM_BEGIN"},
+        {"same as nothing", same_as_nothing, GW_ERROR_PROTOCOL, "not known here"},
+        {"same as zero", same_as_zero, GW_ERROR_PROTOCOL, "not known here"},
+        {"same that names", same_that_names, GW_ERROR_PROTOCOL, "not known here"},
+        {"delta without copy", delta_without_copy, GW_ERROR_PROTOCOL, "no copy of here"},
         {"stream after end", stream_after_end, GW_ERROR_PROTOCOL, "after the end of the stream"},
         {"garbage", garbage, GW_ERROR_PROTOCOL, "the peer sent a"},
         {"huge frame", huge_frame, GW_ERROR_PROTOCOL, "at most 1048576"},

@@ -144,7 +144,8 @@ send_frame(Rig *rig, unsigned first, unsigned most)
     GwFrame *frame = make_frame(rig, gw_ref_group_n_pages(group), section);
     g_autoptr(GwFrame) arriving = gw_frame_ref(frame);
 
-    gw_ref_keep_push(rig->keep, rig->outbox, frame, group);
+    frame->references = group;
+    gw_ref_keep_push(rig->keep, rig->outbox, frame);
     rig->n_frames++;
     gw_ref_desk_announce(rig->desk, arriving);
 }

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The page model from end to end, without a session: made-up streams go through the source's side,
+ * batches and the target's side; what comes out must make the same guest, with equal digests, and
+ * byte for byte the same stream where nothing may be left out.
+ */
+#include "base/cursor.h"
+#include "lane/encodings.h"
+#include "lane/page_source.h"
+#include "lane/page_target.h"
+#include "qemustream.h"
+
+#include <string.h>
+
+typedef struct Rig {
+    GwFramePool *pool;
+    GwRamParser *parser;
+    GwPageSource *source;
+    GwBatch *batch;
+    GwBatchEncoder *encoder;
+    GwBatchEffort effort;
+    GwBatchDecoder *decoder;
+    GwPageTarget *target;
+    GByteArray *out;
+    bool begun;
+    unsigned blocks_told;
+    GwFrameCauses causes;
+} Rig;
+
+static void
+rig_init(Rig *rig, unsigned encodings_off)
+{
+    bool zstd = !(encodings_off & GW_ENCODING_ZSTD);
+
+    *rig = (Rig){
+        .pool = gw_frame_pool_new(),
+        .parser = gw_ram_parser_new(),
+        .source = gw_page_source_new(encodings_off),
+        .encoder = gw_batch_encoder_new(),
+        .effort = {.codec = zstd ? &gw_codec_zstd : &gw_codec_plain, .zstd_deltas = zstd},
+        .decoder = gw_batch_decoder_new(),
+        .target = gw_page_target_new(&(GwPageTargetCaps){0}),
+        .out = g_byte_array_new(),
+    };
+    rig->batch = gw_batch_new(rig->pool);
+}
+
+static void
+rig_clear(Rig *rig)
+{
+    gw_ram_parser_free(rig->parser);
+    gw_page_source_free(rig->source);
+    gw_batch_free(rig->batch);
+    gw_batch_encoder_free(rig->encoder);
+    gw_batch_decoder_free(rig->decoder);
+    gw_page_target_free(rig->target);
+    g_byte_array_unref(rig->out);
+    gw_frame_pool_free(rig->pool);
+}
+
+static bool
+on_item(const GwBatchItem *item, void *data, GError **error)
+{
+    Rig *rig = data;
+
+    return gw_page_target_put(rig->target, item, rig->out, error);
+}
+
+static void
+flush(Rig *rig)
+{
+    g_autoptr(GwFrame) frame = gw_batch_encode(rig->encoder, rig->batch, &rig->effort);
+    g_autoptr(GError) error = NULL;
+
+    if (!frame) {
+        return;
+    }
+    bool ok = gw_batch_decode(rig->decoder, gw_frame_payload(frame), frame->header.payload_bytes,
+                              on_item, rig, &error);
+    g_assert_no_error(error);
+    g_assert_true(ok);
+    rig->causes.page_bytes += frame->causes.page_bytes;
+    rig->causes.same_bytes += frame->causes.same_bytes;
+    rig->causes.delta_bytes += frame->causes.delta_bytes;
+    rig->causes.delta_pages += frame->causes.delta_pages;
+}
+
+static void
+tell_blocks(Rig *rig)
+{
+    GwStreamBegin begin;
+
+    if (!rig->begun) {
+        g_assert_true(gw_page_source_begin(rig->source, 64 << 20, &begin, NULL));
+        g_assert_true(gw_page_target_begin(rig->target, &begin, NULL));
+        rig->begun = true;
+    }
+    for (; rig->blocks_told < gw_ram_parser_n_blocks(rig->parser); rig->blocks_told++) {
+        uint16_t index = (uint16_t)rig->blocks_told;
+        const char *name = gw_ram_parser_block_name(rig->parser, index);
+
+        g_assert_true(gw_page_target_add_block(rig->target, index, name, strlen(name), NULL));
+    }
+}
+
+static void
+take(Rig *rig, const GwRamItem *item)
+{
+    if (item->kind == GW_RAM_ITEM_BYTES) {
+        gw_page_source_bytes(rig->source, item->data, item->len);
+        for (size_t done = 0; done < item->len;) {
+            done += gw_batch_add_bytes(rig->batch, item->data + done, item->len - done);
+            if (done < item->len) {
+                flush(rig);
+            }
+        }
+        return;
+    }
+    const char *name = gw_ram_parser_block_name(rig->parser, item->block);
+
+    tell_blocks(rig);
+    if (!gw_batch_has_room(rig->batch)) {
+        flush(rig);
+    }
+    gw_page_source_page(rig->source, item,
+                        8 + (item->names_block ? 1 + strlen(name) : 0) +
+                            (item->kind == GW_RAM_ITEM_PAGE ? GW_PAGE_BYTES : 1),
+                        !gw_ram_parser_hides_changes(rig->parser), rig->batch);
+}
+
+static void
+feed(Rig *rig, const GByteArray *stream)
+{
+    GwRamItem item;
+
+    for (guint done = 0; done < stream->len;) {
+        size_t room;
+        uint8_t *space = gw_ram_parser_space(rig->parser, &room);
+        guint len = (guint)MIN(room, stream->len - done);
+
+        memcpy(space, stream->data + done, len);
+        gw_ram_parser_fed(rig->parser, len);
+        done += len;
+        while (gw_ram_parser_next(rig->parser, &item)) {
+            take(rig, &item);
+        }
+    }
+    if (gw_ram_parser_finish(rig->parser, &item)) {
+        take(rig, &item);
+    }
+    flush(rig);
+}
+
+static void
+check(Rig *rig, const GByteArray *stream)
+{
+    GwStreamMark source, target;
+    QemuGuest sent, received;
+
+    gw_page_source_mark(rig->source, &source);
+    gw_page_target_mark(rig->target, &target);
+    g_assert_cmpuint(source.stream_bytes, ==, stream->len);
+    g_assert_cmpuint(target.stream_bytes, ==, stream->len);
+    g_assert_cmpmem(source.digest, GW_DIGEST_BYTES, target.digest, GW_DIGEST_BYTES);
+    qemu_guest_load(&sent, stream);
+    qemu_guest_load(&received, rig->out);
+    qemu_guest_assert_equal(&sent, &received);
+    qemu_guest_clear(&sent);
+    qemu_guest_clear(&received);
+}
+
+static const QemuStreamSpec busy = {
+    .n_pages = 40000,
+    .zero_part = 10,
+    .plain_part = 30,
+    .same_part = 25,
+    .delta_part = 25,
+    .device_bytes = 3000,
+};
+
+static GByteArray *
+make_busy_stream(void)
+{
+    QemuStreamSpec spec = busy;
+
+    spec.seed = g_test_rand_int();
+    g_test_message("seed %u", spec.seed);
+    return qemu_stream_make(&spec);
+}
+
+/* Whatever is switched off, the same guest comes out; and what is not, is used. */
+static void
+test_guest_arrives(void)
+{
+    static const unsigned off[] = {
+        0,
+        GW_ENCODING_SAME,
+        GW_ENCODING_DELTA,
+        GW_ENCODING_SAME | GW_ENCODING_DELTA,
+        GW_ENCODING_ZSTD,
+        GW_ENCODING_ALL,
+    };
+    g_autoptr(GByteArray) stream = make_busy_stream();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(off); i++) {
+        bool same = !(off[i] & GW_ENCODING_SAME), delta = !(off[i] & GW_ENCODING_DELTA);
+        Rig rig;
+
+        rig_init(&rig, off[i]);
+        feed(&rig, stream);
+        check(&rig, stream);
+        GwPageSourceCounts sent = gw_page_source_take_counts(rig.source);
+        GwPageTargetCounts received = gw_page_target_take_counts(rig.target);
+
+        g_assert_cmpuint(sent.pages, ==, received.pages);
+        g_assert_cmpuint(sent.zero_pages, ==, received.zero_pages);
+        g_assert_cmpuint(sent.same_pages, ==, received.same_pages);
+        g_assert_cmpuint(rig.causes.delta_pages, ==, received.delta_pages);
+        g_assert_cmpint(received.same_pages > 2000, ==, same);
+        g_assert_cmpint(received.delta_pages > 1000, ==, delta);
+        g_assert_cmpint(rig.out->len < stream->len, ==, same);
+        g_assert_cmpint(gw_page_target_memory_bytes(rig.target) > 0, ==, same || delta);
+        g_assert_cmpuint(gw_page_target_memory_bytes(rig.target), ==,
+                         gw_page_source_memory_bytes(rig.source));
+        if (!same) {
+            g_assert_cmpmem(rig.out->data, rig.out->len, stream->data, stream->len);
+        }
+        rig_clear(&rig);
+    }
+}
+
+/* --- streams that change pages without saying how --------------------------------------------- */
+
+static void
+put_command(GByteArray *out, unsigned command, const void *data, uint16_t len)
+{
+    gw_put_u8(out, 0x08);
+    gw_put_be16(out, (uint16_t)command);
+    gw_put_be16(out, len);
+    g_byte_array_append(out, data, len);
+}
+
+static void
+put_xbzrle(GByteArray *out)
+{
+    static const uint8_t part[] = {0x02, 0, 0, 0, 2};
+
+    g_byte_array_append(out, part, sizeof(part));
+    gw_put_be64(out, 0x40);
+    gw_put_u8(out, 6);
+    g_byte_array_append(out, (const uint8_t *)"pc.ram", 6);
+    gw_put_u8(out, 1);
+    gw_put_be16(out, 3);
+    g_byte_array_append(out, (const uint8_t *)"\1\1x", 3);
+    gw_put_be64(out, 0x10);
+    gw_put_u8(out, 0x7e);
+    gw_put_be32(out, 2);
+}
+
+static void
+put_fill(GByteArray *out)
+{
+    static const uint8_t part[] = {0x02, 0, 0, 0, 2};
+
+    g_byte_array_append(out, part, sizeof(part));
+    gw_put_be64(out, 0x02);
+    gw_put_u8(out, 6);
+    g_byte_array_append(out, (const uint8_t *)"pc.ram\7", 7);
+    gw_put_be64(out, 0x10);
+    gw_put_u8(out, 0x7e);
+    gw_put_be32(out, 2);
+}
+
+/* The stream is: a head with two rounds of the same pages, @middle, and the same round once more.
+ */
+static void
+expect_rounds(void (*middle)(GByteArray *), bool same_after)
+{
+    static const uint8_t part[] = {0x02, 0, 0, 0, 2};
+    g_autoptr(GByteArray) head = qemu_stream_make(&(QemuStreamSpec){.seed = 5});
+    g_autoptr(GByteArray) stream = g_byte_array_new();
+    uint8_t page[GW_PAGE_BYTES] = "a page";
+    Rig rig;
+
+    /* Without rounds, the device and the end. */
+    g_byte_array_append(stream, head->data, 4 + 4 + 1 + 4 + 4 + 4 + 4 + 8 + 7 + 8 + 22 + 8 + 13);
+    for (unsigned round = 0; round < 3; round++) {
+        if (round == 2) {
+            middle(stream);
+        }
+        g_byte_array_append(stream, part, sizeof(part));
+        gw_put_be64(stream, 0x08);
+        gw_put_u8(stream, 6);
+        g_byte_array_append(stream, (const uint8_t *)"pc.ram", 6);
+        g_byte_array_append(stream, page, sizeof(page));
+        gw_put_be64(stream, 0x28);
+        g_byte_array_append(stream, page, sizeof(page));
+        gw_put_be64(stream, 0x10);
+        gw_put_u8(stream, 0x7e);
+        gw_put_be32(stream, 2);
+    }
+    rig_init(&rig, 0);
+    feed(&rig, stream);
+    GwStreamMark source, target;
+
+    gw_page_source_mark(rig.source, &source);
+    gw_page_target_mark(rig.target, &target);
+    g_assert_cmpmem(source.digest, GW_DIGEST_BYTES, target.digest, GW_DIGEST_BYTES);
+    GwPageTargetCounts counts = gw_page_target_take_counts(rig.target);
+    g_assert_cmpuint(counts.pages, ==, 6);
+    /* Those that name the block are always written. */
+    g_assert_cmpuint(counts.same_pages, ==, same_after ? 3 : 2);
+    g_assert_cmpuint(rig.out->len, ==, stream->len - counts.same_pages * (8 + GW_PAGE_BYTES));
+    g_assert_false(gw_ram_parser_is_opaque(rig.parser, NULL));
+    rig_clear(&rig);
+}
+
+static void
+put_ping(GByteArray *out)
+{
+    put_command(out, 2, "1234", 4);
+}
+
+static void
+put_advise(GByteArray *out)
+{
+    put_command(out, 3, "", 0);
+}
+
+static void
+put_listen(GByteArray *out)
+{
+    put_command(out, 4, "", 0);
+}
+
+static void
+put_discard(GByteArray *out)
+{
+    put_command(out, 6, "\0\6pc.ram\0", 9);
+}
+
+static void
+put_package(GByteArray *out)
+{
+    put_command(out, 7, "\0\0\0\5", 4);
+    g_byte_array_append(out, (const uint8_t *)"inner", 5);
+}
+
+static void
+test_hidden_changes(void)
+{
+    expect_rounds(put_ping, true);
+    expect_rounds(put_advise, true);
+    expect_rounds(put_listen, false);
+    expect_rounds(put_discard, false);
+    expect_rounds(put_package, false);
+    expect_rounds(put_xbzrle, false);
+    expect_rounds(put_fill, false);
+}
+
+/* --- caps ------------------------------------------------------------------------------------- */
+
+static void
+test_caps(void)
+{
+    const GwPageTargetCaps caps = {.table_bytes = 1 << 20, .copy_bytes = 16 * GW_PAGE_BYTES};
+    static const struct {
+        GwPageMemoryLimits limits;
+        bool fits;
+    } cases[] = {
+        {{.table_bytes = 1 << 20, .copies = 16}, true},
+        {{.table_bytes = 0, .copies = 0}, true},
+        {{.table_bytes = (1 << 20) + 1, .copies = 0}, false},
+        {{.table_bytes = 0, .copies = 17}, false},
+        {{.table_bytes = UINT64_MAX, .copies = UINT32_MAX}, false},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GwPageTarget) target = gw_page_target_new(&caps);
+        GwStreamBegin begin = {.limits = cases[i].limits};
+        g_autoptr(GError) error = NULL;
+
+        g_assert_cmpint(gw_page_target_begin(target, &begin, &error), ==, cases[i].fits);
+        if (!cases[i].fits) {
+            g_assert_error(error, GW_ERROR, GW_ERROR_TOO_LARGE);
+        }
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/pages/guest-arrives", test_guest_arrives);
+    g_test_add_func("/pages/hidden-changes", test_hidden_changes);
+    g_test_add_func("/pages/caps", test_caps);
+    return g_test_run();
+}
