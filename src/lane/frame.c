@@ -32,7 +32,7 @@ static const GwFrameKind kinds[] = {
     [GW_FRAME_RAM] = {"RAM", GW_BATCH_MAX_BYTES, GW_CHANNEL_RAM, true},
     [GW_FRAME_CHECKPOINT] = {"CHECKPOINT", GW_MARK_BYTES, GW_CHANNEL_RAM, true},
     [GW_FRAME_STREAM_END] = {"STREAM_END", GW_MARK_BYTES, GW_CHANNEL_RAM, true},
-    [GW_FRAME_ACK] = {"ACK", 8, GW_CHANNEL_CONTROL, false},
+    [GW_FRAME_ACK] = {"ACK", 16, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_PING] = {"PING", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_PONG] = {"PONG", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_GOODBYE] = {"GOODBYE", 0, GW_CHANNEL_CONTROL, false},
@@ -349,6 +349,27 @@ gw_mark_decode(const uint8_t *payload, size_t len, GwStreamMark *out, GError **e
 }
 
 void
+gw_ack_encode(const GwAck *ack, GByteArray *out)
+{
+    gw_put_be64(out, ack->sequence);
+    gw_put_be64(out, ack->received_bytes);
+}
+
+bool
+gw_ack_decode(const uint8_t *payload, size_t len, GwAck *out, GError **error)
+{
+    GwCursor cursor = gw_cursor(payload, len);
+    GwAck ack = {.sequence = gw_cursor_be64(&cursor)};
+
+    ack.received_bytes = gw_cursor_be64(&cursor);
+    if (cursor.failed || gw_cursor_left(&cursor) != 0) {
+        return set_protocol_error(error, "a damaged ACK frame");
+    }
+    *out = ack;
+    return true;
+}
+
+void
 gw_number_encode(uint64_t number, GByteArray *out)
 {
     gw_put_be64(out, number);
@@ -361,7 +382,7 @@ gw_number_decode(const uint8_t *payload, size_t len, uint64_t *out, GError **err
     uint64_t number = gw_cursor_be64(&cursor);
 
     if (cursor.failed || gw_cursor_left(&cursor) != 0) {
-        return set_protocol_error(error, "a damaged ACK, PING or PONG frame");
+        return set_protocol_error(error, "a damaged PING or PONG frame");
     }
     *out = number;
     return true;

@@ -46,6 +46,7 @@
  *                 8 16  digest over them (digest.h)
  *     STREAM_END  the same for the whole stream; no stream frame may follow
  *     ACK         0  8  every ordered frame up to this sequence has been dealt with
+ *                 8  8  bytes of all ordered frames received, headers included, each counted once
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
  *     NEED, FILL  about references that a target cannot prove: image_ref.h
@@ -179,7 +180,15 @@ void gw_mark_encode(const GwStreamMark *mark, GByteArray *out);
 bool gw_mark_decode(const uint8_t *payload, size_t len, GwStreamMark *out,
                     GError **error) GW_MUST_USE;
 
-/* ACK, PING, PONG. */
+typedef struct GwAck {
+    uint64_t sequence;
+    uint64_t received_bytes;
+} GwAck;
+
+void gw_ack_encode(const GwAck *ack, GByteArray *out);
+bool gw_ack_decode(const uint8_t *payload, size_t len, GwAck *out, GError **error) GW_MUST_USE;
+
+/* PING, PONG. */
 void gw_number_encode(uint64_t number, GByteArray *out);
 bool gw_number_decode(const uint8_t *payload, size_t len, uint64_t *out,
                       GError **error) GW_MUST_USE;

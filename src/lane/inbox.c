@@ -28,7 +28,8 @@ struct GwInbox {
     bool stopped;
     GwFd sink;
     uint64_t handled;
-    uint64_t acked;
+    uint64_t received_bytes;
+    GwAck acked;
 };
 
 static void
@@ -116,6 +117,7 @@ bool
 gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
 {
     uint64_t sequence = frame->header.sequence;
+    size_t bytes = gw_frame_wire_bytes(frame);
     bool possible = true;
     bool taken = false;
 
@@ -128,6 +130,7 @@ gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
     } else if (sequence > inbox->whole && !g_hash_table_contains(inbox->ahead, &sequence)) {
         possible = taken = keep_ahead(inbox, frame);
     }
+    inbox->received_bytes += taken ? bytes : 0;
     uint64_t whole = inbox->whole;
     pthread_mutex_unlock(&inbox->lock);
     if (!taken) {
@@ -258,7 +261,7 @@ void
 gw_inbox_handled(GwInbox *inbox, uint64_t sequence)
 {
     pthread_mutex_lock(&inbox->lock);
-    bool wake = inbox->handled == inbox->acked;
+    bool wake = inbox->handled == inbox->acked.sequence;
     inbox->handled = sequence;
     pthread_mutex_unlock(&inbox->lock);
     if (wake) {
@@ -266,23 +269,30 @@ gw_inbox_handled(GwInbox *inbox, uint64_t sequence)
     }
 }
 
+static bool
+has_ack(const GwInbox *inbox)
+{
+    return inbox->handled > inbox->acked.sequence ||
+           inbox->received_bytes > inbox->acked.received_bytes;
+}
+
 bool
 gw_inbox_has_ack(GwInbox *inbox)
 {
     pthread_mutex_lock(&inbox->lock);
-    bool has_ack = inbox->handled > inbox->acked;
+    bool grew = has_ack(inbox);
     pthread_mutex_unlock(&inbox->lock);
-    return has_ack;
+    return grew;
 }
 
 bool
-gw_inbox_take_ack(GwInbox *inbox, uint64_t *sequence)
+gw_inbox_take_ack(GwInbox *inbox, GwAck *out)
 {
     pthread_mutex_lock(&inbox->lock);
-    bool grew = inbox->handled > inbox->acked;
+    bool grew = has_ack(inbox);
     if (grew) {
-        inbox->acked = inbox->handled;
-        *sequence = inbox->handled;
+        inbox->acked = (GwAck){inbox->handled, inbox->received_bytes};
+        *out = inbox->acked;
     }
     pthread_mutex_unlock(&inbox->lock);
     return grew;
@@ -292,8 +302,8 @@ void
 gw_inbox_ack_again(GwInbox *inbox)
 {
     pthread_mutex_lock(&inbox->lock);
-    inbox->acked = 0;
-    bool wake = inbox->handled > 0;
+    inbox->acked = (GwAck){0};
+    bool wake = inbox->received_bytes > 0;
     pthread_mutex_unlock(&inbox->lock);
     if (wake) {
         inbox->wake(inbox->wake_data, false);

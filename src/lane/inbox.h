@@ -63,7 +63,7 @@ int gw_inbox_wait_sink(GwInbox *inbox);
 /* Everything up to @sequence was dealt with; wakes a link to say so to the peer. */
 void gw_inbox_handled(GwInbox *inbox, uint64_t sequence);
 bool gw_inbox_has_ack(GwInbox *inbox);
-/* What has to be acknowledged: true if @sequence grew since the last call. */
-bool gw_inbox_take_ack(GwInbox *inbox, uint64_t *sequence);
+/* What has to be acknowledged: true if anything of it grew since the last call. */
+bool gw_inbox_take_ack(GwInbox *inbox, GwAck *out);
 /* A link was lost that may have had the last acknowledgement: it is to be said again. */
 void gw_inbox_ack_again(GwInbox *inbox);

@@ -34,6 +34,16 @@ let_go(GwLane *lane, uint64_t sequence)
 }
 
 static bool
+handle_ack(GwLink *link, const GwFrame *frame, GError **error)
+{
+    GwAck ack;
+
+    return gw_ack_decode(gw_frame_payload(frame), frame->header.payload_bytes, &ack, error) &&
+           gw_outbox_acked(link->lane->outbox, &ack, gw_now_us(), error) &&
+           let_go(link->lane, ack.sequence);
+}
+
+static bool
 handle_number(GwLink *link, const GwFrame *frame, GError **error)
 {
     int64_t now_us = gw_now_us();
@@ -41,10 +51,6 @@ handle_number(GwLink *link, const GwFrame *frame, GError **error)
 
     if (!gw_number_decode(gw_frame_payload(frame), frame->header.payload_bytes, &number, error)) {
         return false;
-    }
-    if (frame->header.type == GW_FRAME_ACK) {
-        return gw_outbox_acked(link->lane->outbox, number, now_us, error) &&
-               let_go(link->lane, number);
     }
     if (frame->header.type == GW_FRAME_PING) {
         link->pong_pending = true;
@@ -106,6 +112,7 @@ handle_frame(GwLink *link, GwFrame *frame, GError **error)
 
     switch ((unsigned)own->header.type) {
     case GW_FRAME_ACK:
+        return handle_ack(link, own, error);
     case GW_FRAME_PING:
     case GW_FRAME_PONG:
         return handle_number(link, own, error);
@@ -195,15 +202,30 @@ gw_link_receive_turn(GwLink *link, GError **error)
 /* --- sending ---------------------------------------------------------------------------------- */
 
 static GwFrame *
+make_frame(GwLink *link, GwFrameType type, const GByteArray *payload)
+{
+    GwFrame *frame = gw_frame_new_with(link->lane->pool, type, payload);
+
+    gw_frame_encode_header(&frame->header, frame->wire);
+    return frame;
+}
+
+static GwFrame *
 make_number_frame(GwLink *link, GwFrameType type, uint64_t number)
 {
     g_autoptr(GByteArray) payload = g_byte_array_sized_new(8);
 
     gw_number_encode(number, payload);
-    GwFrame *frame = gw_frame_new_with(link->lane->pool, type, payload);
+    return make_frame(link, type, payload);
+}
 
-    gw_frame_encode_header(&frame->header, frame->wire);
-    return frame;
+static GwFrame *
+make_ack_frame(GwLink *link, const GwAck *ack)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_sized_new(16);
+
+    gw_ack_encode(ack, payload);
+    return make_frame(link, GW_FRAME_ACK, payload);
 }
 
 /* The peer, or what it holds back, waits for these. NULL: there are none. */
@@ -238,11 +260,11 @@ next_about_references(GwLane *lane)
 static GwFrame *
 next_frame(GwLink *link, int64_t now_us)
 {
-    uint64_t sequence;
     GwFrame *frame;
+    GwAck ack;
 
-    if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &sequence)) {
-        return make_number_frame(link, GW_FRAME_ACK, sequence);
+    if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &ack)) {
+        return make_ack_frame(link, &ack);
     }
     if (link->pong_pending) {
         link->pong_pending = false;
@@ -254,12 +276,8 @@ next_frame(GwLink *link, int64_t now_us)
         return make_number_frame(link, GW_FRAME_PING, link->ping_token);
     }
     if (link->goodbye_pending) {
-        GwFrame *goodbye = gw_frame_new_with(link->lane->pool, GW_FRAME_GOODBYE,
-                                             &(GByteArray){.data = NULL, .len = 0});
-
         link->goodbye_pending = false;
-        gw_frame_encode_header(&goodbye->header, goodbye->wire);
-        return goodbye;
+        return make_frame(link, GW_FRAME_GOODBYE, &(GByteArray){.data = NULL, .len = 0});
     }
     if (link->benched) {
         return NULL;

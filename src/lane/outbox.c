@@ -340,12 +340,13 @@ gw_outbox_take(GwOutbox *outbox, unsigned link, int64_t now_us)
 }
 
 bool
-gw_outbox_acked(GwOutbox *outbox, uint64_t sequence, int64_t now_us, GError **error)
+gw_outbox_acked(GwOutbox *outbox, const GwAck *ack, int64_t now_us, GError **error)
 {
     pthread_mutex_lock(&outbox->lock);
-    bool known = sequence <= outbox->taken_sequence;
+    bool known = ack->sequence <= outbox->taken_sequence &&
+                 gw_window_received(&outbox->window, ack->received_bytes, now_us);
     if (known) {
-        acked_locked(outbox, sequence, now_us);
+        acked_locked(outbox, ack->sequence, now_us);
     }
     pthread_mutex_unlock(&outbox->lock);
     if (!known) {

@@ -65,8 +65,8 @@ bool gw_outbox_has_work(GwOutbox *outbox);
 /* The next frame for @link, its header encoded; NULL if there is none. Transfer full. */
 GwFrame *gw_outbox_take(GwOutbox *outbox, unsigned link, int64_t now_us) GW_MUST_USE;
 
-/* The peer acknowledged up to @sequence. GW_ERROR_PROTOCOL for what was never sent. */
-bool gw_outbox_acked(GwOutbox *outbox, uint64_t sequence, int64_t now_us,
+/* The peer's word. GW_ERROR_PROTOCOL for what was never sent. */
+bool gw_outbox_acked(GwOutbox *outbox, const GwAck *ack, int64_t now_us,
                      GError **error) GW_MUST_USE;
 void gw_outbox_rtt(GwOutbox *outbox, int64_t rtt_us, int64_t now_us);
 

@@ -11,9 +11,10 @@
  *                    reopen.c    the connecting side's: getting a connection, again and again
  *     inbox thread   target.c    ordered frames of the peer: control messages, QEMU's stream
  *     desk thread    ref_desk.c  references of frames that wait in the inbox
- *     stream thread  source.c    QEMU → parser → batches → outbox; only while a stream is sent
+ *     stream thread  source.c    QEMU → parser → batches; only while a stream is sent
+ *     encode threads encoder.c   batches → outbox; beside it
  *
- *     QEMU → source.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
+ *     QEMU → source.c → encoder.c → outbox → links → TCP … TCP → links → inbox → target.c → QEMU
  *
  * A session has one to GW_LANE_MAX_LINKS links and outlives their connections. A link is a place
  * for a connection, with a number that both sides know, and a thread that lives as long as the

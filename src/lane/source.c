@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The stream thread: QEMU's migration stream → parser → page model → batches → outbox.
+ * The stream thread: QEMU's migration stream → parser → page model → batches → encoder.
  *
- * Owns parser, page model, batch, encoder and the socket to QEMU, which is closed when the thread
+ * Owns parser, page model, encoder and the socket to QEMU, which is closed when the thread
  * ends: that is how QEMU learns of a session that died. It reads only while the window has room, so
  * back-pressure reaches QEMU through its socket.
  *
  * A batch leaves when it is full, or when QEMU has been silent for LINGER_MS. Every
  * CHECKPOINT_BYTES the digest over all that was taken so far goes behind the batch that it ends
- * with. Memory: about 4 MiB beside the page model's. Fails by a stream_end with an error; the peer
- * then gets a stream that ends early.
+ * with. Memory: 1 MiB beside the page model's and the encoder's. Fails by a stream_end with an
+ * error; the peer then gets a stream that ends early.
  */
 #include "base/units.h"
 #include "lane/batch.h"
 #include "lane/digest.h"
+#include "lane/encoder.h"
 #include "lane/encodings.h"
 #include "lane/page_source.h"
 #include "lane/session.h"
@@ -34,18 +35,19 @@ typedef struct GwSource {
     GwLane *lane;
     GwRamParser *parser;
     GwPageSource *pages;
-    GwBatch *batch;
-    GwBatchEncoder *encoder;
+    GwBatch *batch; /* being filled */
+    GwEncoder *encoder;
     bool begun; /* the first page was there */
     unsigned blocks_sent;
     uint64_t next_checkpoint;
     int64_t cpu_us;
+    uint64_t workers_cpu_us; /* that were counted */
 } GwSource;
 
 static void
 send_payload(GwSource *source, GwFrameType type, const GByteArray *payload)
 {
-    gw_outbox_push(source->lane->outbox, gw_frame_new_with(source->lane->pool, type, payload));
+    gw_encoder_put_frame(source->encoder, gw_frame_new_with(source->lane->pool, type, payload));
 }
 
 static void
@@ -94,15 +96,20 @@ count(GwSource *source)
 {
     GwLane *lane = source->lane;
     GwPageSourceCounts counts = gw_page_source_take_counts(source->pages);
+    GwEncoderFigures encoder;
 
+    gw_encoder_figures(source->encoder, &encoder);
     pthread_mutex_lock(&lane->lock);
     lane->stats.stream_bytes = gw_page_source_stream_bytes(source->pages);
     lane->stats.pages += counts.pages;
     lane->stats.same_pages += counts.same_pages;
     lane->stats.zero_pages += counts.zero_pages;
-    lane->stats.memory_bytes = gw_page_source_memory_bytes(source->pages) + reference_bytes(lane);
+    lane->stats.memory_bytes =
+        gw_page_source_memory_bytes(source->pages) + encoder.memory_bytes + reference_bytes(lane);
+    lane->stats.cpu_us += encoder.cpu_us - source->workers_cpu_us;
     lane->stats.opaque = gw_ram_parser_is_opaque(source->parser, NULL);
     pthread_mutex_unlock(&lane->lock);
+    source->workers_cpu_us = encoder.cpu_us;
     gw_lane_count_cpu(lane, &source->cpu_us);
 }
 
@@ -125,12 +132,10 @@ static void
 flush(GwSource *source)
 {
     GwBatchEffort effort = choose_effort(source);
-    GwFrame *frame = gw_batch_encode(source->encoder, source->batch, &effort);
 
-    if (frame && frame->references) {
-        gw_ref_keep_push(source->lane->keep, source->lane->outbox, frame);
-    } else if (frame) {
-        gw_outbox_push(source->lane->outbox, frame);
+    if (!gw_batch_is_empty(source->batch)) {
+        gw_encoder_put_batch(source->encoder, source->batch, &effort);
+        source->batch = gw_encoder_take_batch(source->encoder);
     }
     count(source);
 }
@@ -280,6 +285,9 @@ end_stream(GwSource *source, GError *error)
     }
     flush(source);
     send_mark(source, GW_FRAME_STREAM_END);
+    /* What the owner says next must come behind it. */
+    gw_encoder_drain(source->encoder);
+    count(source);
 
     gw_page_source_mark(source->pages, &mark);
     event.end.stream_bytes = mark.stream_bytes;
@@ -288,28 +296,47 @@ end_stream(GwSource *source, GError *error)
     gw_lane_post(source->lane, event);
 }
 
+/* Threads that encode: half the cores are the guest's and its QEMU's. */
+static unsigned
+choose_n_workers(void)
+{
+    return MAX(g_get_num_processors() / 2, 1);
+}
+
+static void
+run(GwSource *source)
+{
+    GError *error = NULL;
+
+    source->batch = gw_encoder_take_batch(source->encoder);
+    if (pump(source, &error)) {
+        end_stream(source, error);
+    }
+    gw_batch_free(source->batch);
+}
+
 void *
 gw_source_thread(void *data)
 {
     GwLane *lane = data;
+    GwLaneEvent failure = {.kind = GW_LANE_EVENT_STREAM_END};
     GwSource source = {
         .lane = lane,
         .parser = gw_ram_parser_new(),
         .pages = gw_page_source_new(lane->encodings_off),
-        .batch = gw_batch_new(lane->pool),
-        .encoder = gw_batch_encoder_new(),
         .next_checkpoint = CHECKPOINT_BYTES,
     };
-    GError *error = NULL;
 
-    if (pump(&source, &error)) {
-        end_stream(&source, error);
+    source.encoder = gw_encoder_new(lane->pool, lane->outbox, choose_n_workers(), &failure.error);
+    if (source.encoder) {
+        gw_encoder_set_keep(source.encoder, lane->keep);
+        run(&source);
+    } else {
+        gw_lane_post(lane, failure);
     }
     gw_fd_clear(&lane->stream_fd);
-    count(&source);
     gw_ram_parser_free(source.parser);
     gw_page_source_free(source.pages);
-    gw_batch_free(source.batch);
-    gw_batch_encoder_free(source.encoder);
+    gw_encoder_free(source.encoder);
     return NULL;
 }

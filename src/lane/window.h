@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * How much may be in flight: about two bandwidth-delay products, measured live.
+ * How much may be in flight: between one and two bandwidth-delay products, measured live.
  *
- *     limit = 2 × rate × rtt, within [GW_WINDOW_MIN_BYTES, GW_WINDOW_MAX_BYTES]
+ *     limit = 1.5 × rate × max(rtt, GW_WINDOW_MIN_RTT_US)
  *
- * rate: the highest delivery rate of about the last second, each sample taken over one frame's
- * flight (what was acknowledged since the frame left, over the time since the acknowledgement
- * before it), as in draft-cheng-iccrg-delivery-rate-estimation. Frames that left while less than
- * half the limit was in flight say little about the link: they can raise the rate, not lower it.
+ * within [GW_WINDOW_MIN_BYTES, GW_WINDOW_MAX_BYTES]; 3 times until the rate has stopped growing for
+ * the first time. In flight is what was queued and not received by the peer. Half a product of
+ * queue keeps the link busy; a whole one would overflow routers that have room for just that.
+ *
+ * What the peer has not dealt with may be twice as much: behind a frame that was lost on one
+ * connection the others' frames wait at the peer, and the links need not stand still for that.
+ *
+ * rate: the highest of about the last second, of averages over two round trips and at least 100 ms.
+ * What is received counts, in whatever order; what is dealt with comes in bursts. Times in which
+ * less than half the limit was in flight say little about the link: they can raise the rate, not
+ * lower it.
  *
  * rtt: the smallest seen. Our own queue can stretch the path to about 2 × rtt; when even the
  * best sample of 10 s is more than 4 × as long, the path itself has changed and counts anew.
@@ -22,21 +29,31 @@
 
 #define GW_WINDOW_MIN_BYTES (512u * 1024u)
 #define GW_WINDOW_MAX_BYTES (64u * 1024u * 1024u)
+/* Threads on both sides take their turns as well. */
+#define GW_WINDOW_MIN_RTT_US 2500
 
 #define GW_WINDOW_RATE_SLOTS  5u
 #define GW_WINDOW_ACKED_SLOTS 11u
+#define GW_WINDOW_SLOTS       64u /* of 20 ms: more than the longest average */
 
 typedef struct GwWindow {
-    /* All, ever; acked ≤ sent ≤ queued. */
+    /* All, ever; acked ≤ received ≤ sent ≤ queued. */
     uint64_t queued_bytes;
     uint64_t sent_bytes;
+    uint64_t received_bytes;
     uint64_t acked_bytes;
-    int64_t acked_us;      /* of the last acknowledgement, or when the flight began */
     int64_t rtt_us;        /* 0: none seen */
     int64_t recent_rtt_us; /* smallest since recent_since_us; 0: none */
     int64_t recent_since_us;
-    uint64_t rates[GW_WINDOW_RATE_SLOTS]; /* highest samples, a ring of 200 ms slots */
+    uint64_t received[GW_WINDOW_SLOTS]; /* bytes, a ring of 20 ms slots */
+    bool idle[GW_WINDOW_SLOTS];         /* less than half the limit was in flight */
+    int64_t slot;
+    int64_t first_slot;                   /* when something was received first; 0: never */
+    uint64_t rates[GW_WINDOW_RATE_SLOTS]; /* highest averages, a ring of 200 ms slots */
     int64_t rate_slot;
+    bool settled; /* the rate has stopped growing */
+    uint64_t grown_rate;
+    int64_t grown_us;                      /* when it last grew by a quarter */
     uint64_t acked[GW_WINDOW_ACKED_SLOTS]; /* acknowledged bytes, a ring of 100 ms slots */
     int64_t acked_slot;
 } GwWindow;
@@ -45,10 +62,7 @@ typedef struct GwWindow {
 typedef struct GwWindowMark {
     uint32_t bytes;
     int64_t sent_us; /* 0: still queued */
-    uint64_t acked_bytes;
-    int64_t acked_us;
-    bool link_busy;
-    bool stale; /* its flight says nothing about the link any more */
+    bool stale;      /* its flight says nothing about the link any more */
 } GwWindowMark;
 
 void gw_window_init(GwWindow *window);
@@ -63,12 +77,15 @@ gw_window_lost(GwWindowMark *mark)
 {
     mark->stale = true;
 }
+/* The peer has received so many bytes, all told; false: more than were sent. */
+bool gw_window_received(GwWindow *window, uint64_t received_bytes, int64_t now_us);
 /* It was acknowledged. */
 void gw_window_acked(GwWindow *window, const GwWindowMark *mark, int64_t now_us);
 /* A round trip was seen by other means. */
 void gw_window_rtt(GwWindow *window, int64_t rtt_us, int64_t now_us);
 
 uint64_t gw_window_limit(const GwWindow *window);
+/* Queued and not acknowledged. */
 uint64_t gw_window_in_flight(const GwWindow *window);
 bool gw_window_has_room(const GwWindow *window);
 /* Acknowledged over the last second, for people. */

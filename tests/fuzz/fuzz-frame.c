@@ -139,6 +139,7 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
     size_t name_len;
     uint16_t index;
     uint64_t number;
+    GwAck ack;
     GwStreamMark mark;
     GwHello hello;
     GwStreamBegin begin;
@@ -169,6 +170,8 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
         (void)!gw_mark_decode(payload, len, &mark, &error);
         break;
     case GW_FRAME_ACK:
+        (void)!gw_ack_decode(payload, len, &ack, &error);
+        break;
     case GW_FRAME_PING:
     case GW_FRAME_PONG:
         (void)!gw_number_decode(payload, len, &number, &error);

@@ -33,7 +33,7 @@ typedef struct Packet {
     PacketKind kind;
     int64_t at_us;
     GwFrame *frame;
-    uint64_t number;
+    GwAck ack;
     GwReceived received;
 } Packet;
 
@@ -269,7 +269,7 @@ send_some(World *world, unsigned which)
         if (!connection || end->benched[link]) {
             continue;
         }
-        if (gw_inbox_take_ack(end->inbox, &packet.number)) {
+        if (gw_inbox_take_ack(end->inbox, &packet.ack)) {
             send_packet(world, connection, !which, packet);
         }
         if (world->now_us % (8 * TICK_US) == 0) {
@@ -282,7 +282,7 @@ send_some(World *world, unsigned which)
                 break;
             }
             end->sent++;
-            send_packet(world, connection, !which, (Packet){PACKET_FRAME, 0, frame, 0, {0}});
+            send_packet(world, connection, !which, (Packet){.kind = PACKET_FRAME, .frame = frame});
             if (connection->broken) {
                 world->may_resend++;
             }
@@ -307,8 +307,8 @@ take_packet(World *world, unsigned which, Packet *packet)
         fine = gw_inbox_push(end->inbox, copy, NULL);
         break;
     case PACKET_ACK:
-        fine = gw_outbox_acked(end->outbox, packet->number, world->now_us, NULL);
-        end->acked = MAX(end->acked, packet->number);
+        fine = gw_outbox_acked(end->outbox, &packet->ack, world->now_us, NULL);
+        end->acked = MAX(end->acked, packet->ack.sequence);
         break;
     case PACKET_PING:
     case PACKET_HELLO:

@@ -16,7 +16,7 @@
  * End of stdin ends the box; its interfaces go with it, so a dead test leaves nothing behind.
  *
  * The interfaces are TUN devices with segmentation offload: packets of up to 64 KiB come in one
- * read with a virtio_net_hdr, and rate and loss count the wire packets that they stand for. One
+ * read with a virtio_net_hdr; rate, queue and loss see the wire packets that they stand for. One
  * thread at real-time priority if allowed. Needs CAP_NET_ADMIN. Memory is bounded by the queue plus
  * what is in flight (rate x delay); without a rate by what the senders' windows allow.
  */
@@ -26,6 +26,8 @@
 #include <linux/if_tun.h>
 #include <linux/virtio_net.h>
 #include <net/if.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -157,37 +159,91 @@ make_interface(const char *end)
 
 /* --- packets ---------------------------------------------------------------------------------- */
 
+/* What a packet with offload stands for on the wire: every segment has the headers again. */
 typedef struct Wire {
-    unsigned packets;
-    double bytes;
+    unsigned segments;
+    size_t header_len; /* of IP and TCP; 0: a single packet */
+    size_t segment_len;
+    size_t payload;
 } Wire;
 
-/* What a packet with offload stands for on the wire: every segment has the headers again. */
 static Wire
-wire_size(const uint8_t *bytes, size_t len)
+wire_of(const uint8_t *bytes, size_t len)
 {
     struct virtio_net_hdr header;
     memcpy(&header, bytes, sizeof header);
-    Wire wire = {.packets = 1, .bytes = (double)(len - HEADER_BYTES)};
-    size_t payload = len - HEADER_BYTES - header.hdr_len;
-    if (header.gso_type == VIRTIO_NET_HDR_GSO_NONE || !header.gso_size ||
-        header.hdr_len >= len - HEADER_BYTES || payload <= header.gso_size)
-        return wire;
-    wire.packets = (unsigned)((payload + header.gso_size - 1) / header.gso_size);
-    wire.bytes += (double)(wire.packets - 1) * header.hdr_len;
-    return wire;
+    size_t packet_len = len - HEADER_BYTES;
+    size_t tcp_end = header.csum_start + sizeof(struct tcphdr);
+    Wire single = {.segments = 1, .payload = packet_len};
+    if (header.gso_type != VIRTIO_NET_HDR_GSO_TCPV4 || !header.gso_size ||
+        header.csum_start < sizeof(struct iphdr) || tcp_end > packet_len)
+        return single;
+    struct tcphdr tcp;
+    memcpy(&tcp, bytes + HEADER_BYTES + header.csum_start, sizeof tcp);
+    size_t header_len = header.csum_start + 4u * tcp.doff;
+    if (header_len < tcp_end || header_len + header.gso_size >= packet_len)
+        return single;
+    size_t payload = packet_len - header_len;
+    return (Wire){.segments = (unsigned)((payload + header.gso_size - 1) / header.gso_size),
+                  .header_len = header_len,
+                  .segment_len = header.gso_size,
+                  .payload = payload};
 }
 
-static bool
-lost_by_chance(unsigned packets)
+static double
+wire_bytes(const Wire *wire, unsigned segments)
 {
-    if (link_state.loss_percent <= 0)
-        return false;
-    for (unsigned i = 0; i < packets; i++) {
-        if (random_percent() < link_state.loss_percent)
-            return true;
+    size_t part = segments * wire->segment_len;
+    size_t payload = segments == wire->segments || part > wire->payload ? wire->payload : part;
+    return (double)(payload + segments * wire->header_len);
+}
+
+static uint16_t
+ip_checksum(const uint8_t *ip, size_t len)
+{
+    uint32_t sum = 0;
+    for (size_t i = 0; i + 1 < len; i += 2)
+        sum += (uint32_t)(ip[i] << 8 | ip[i + 1]);
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+/*
+ * Segments [@first, @end) as a packet of their own, in @out. TCP's checksum stays the one over the
+ * pseudo header that offload asks for; nobody looks at it between interfaces of one machine.
+ */
+static size_t
+cut(const Wire *wire, const uint8_t *bytes, unsigned first, unsigned end, uint8_t *out)
+{
+    struct virtio_net_hdr header;
+    struct iphdr ip;
+    struct tcphdr tcp;
+    size_t begin = first * wire->segment_len;
+    size_t stop = end == wire->segments ? wire->payload : end * wire->segment_len;
+    const uint8_t *packet = bytes + HEADER_BYTES;
+    memcpy(&header, bytes, sizeof header);
+    memcpy(&ip, packet, sizeof ip);
+    memcpy(&tcp, packet + header.csum_start, sizeof tcp);
+    ip.tot_len = htons((uint16_t)(wire->header_len + stop - begin));
+    ip.id = htons((uint16_t)(ntohs(ip.id) + first));
+    ip.check = 0;
+    tcp.seq = htonl(ntohl(tcp.seq) + (uint32_t)begin);
+    if (end != wire->segments)
+        tcp.psh = tcp.fin = 0;
+    if (stop - begin <= wire->segment_len) {
+        header.gso_type = VIRTIO_NET_HDR_GSO_NONE;
+        header.gso_size = 0;
     }
-    return false;
+    memcpy(out, &header, sizeof header);
+    uint8_t *copy = out + HEADER_BYTES;
+    memcpy(copy, packet, wire->header_len);
+    memcpy(copy, &ip, sizeof ip);
+    ip.check = htons(ip_checksum(copy, 4u * ip.ihl));
+    memcpy(copy, &ip, sizeof ip);
+    memcpy(copy + header.csum_start, &tcp, sizeof tcp);
+    memcpy(copy + wire->header_len, packet + wire->header_len + begin, stop - begin);
+    return HEADER_BYTES + wire->header_len + stop - begin;
 }
 
 static double
@@ -213,31 +269,56 @@ enqueue(Direction *way, const uint8_t *bytes, size_t len, int64_t due_ns)
     way->end = &packet->next;
 }
 
-/* Decides over one packet: lost, or when it comes out at the other end. */
+/* Passes the rate limiter. False: its queue is full. */
+static bool
+pass_limiter(Direction *way, double bytes, int64_t time_ns)
+{
+    int64_t start_ns = way->busy_until_ns > time_ns ? way->busy_until_ns : time_ns;
+    if (link_state.mbit > 0) {
+        double ns_per_byte = 8e3 / link_state.mbit;
+        if ((double)(start_ns - time_ns) > queue_limit_bytes() * ns_per_byte)
+            return false;
+        start_ns += (int64_t)(bytes * ns_per_byte);
+    }
+    way->busy_until_ns = start_ns;
+    return true;
+}
+
+static void
+pass_on(Direction *way, const Wire *wire, const uint8_t *bytes, unsigned first, unsigned end)
+{
+    static uint8_t part[MAX_READ_BYTES];
+    int64_t due_ns = way->busy_until_ns + (int64_t)(link_state.delay_ms * 1e6);
+    if (first == end)
+        return;
+    if (end - first == wire->segments)
+        enqueue(way, bytes, HEADER_BYTES + wire->header_len + wire->payload, due_ns);
+    else
+        enqueue(way, part, cut(wire, bytes, first, end, part), due_ns);
+}
+
+/* Decides over one packet, segment by segment: lost, or when it comes out at the other end. */
 static void
 admit(Direction *way, const uint8_t *bytes, size_t len)
 {
     int64_t time_ns = now_ns();
-    Wire wire = wire_size(bytes, len);
+    Wire wire = wire_of(bytes, len);
+    unsigned first = 0;
     if (time_ns < link_state.outage_until_ns) {
-        way->n_outage_lost++;
+        way->n_outage_lost += wire.segments;
         return;
     }
-    if (lost_by_chance(wire.packets)) {
-        way->n_loss_lost++;
-        return;
+    for (unsigned i = 0; i < wire.segments; i++) {
+        bool lost = link_state.loss_percent > 0 && random_percent() < link_state.loss_percent;
+        bool fits = !lost && pass_limiter(way, wire_bytes(&wire, 1), time_ns);
+        if (fits)
+            continue;
+        way->n_loss_lost += lost;
+        way->n_queue_lost += !lost;
+        pass_on(way, &wire, bytes, first, i);
+        first = i + 1;
     }
-    int64_t start_ns = way->busy_until_ns > time_ns ? way->busy_until_ns : time_ns;
-    if (link_state.mbit > 0) {
-        double ns_per_byte = 8e3 / link_state.mbit;
-        if ((double)(start_ns - time_ns) > queue_limit_bytes() * ns_per_byte) {
-            way->n_queue_lost++;
-            return;
-        }
-        start_ns += (int64_t)(wire.bytes * ns_per_byte);
-    }
-    way->busy_until_ns = start_ns;
-    enqueue(way, bytes, len, start_ns + (int64_t)(link_state.delay_ms * 1e6));
+    pass_on(way, &wire, bytes, first, wire.segments);
 }
 
 static void

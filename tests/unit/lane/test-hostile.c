@@ -398,7 +398,14 @@ deep_json(RawPeer *peer, Villain *villain)
 static void
 forged_ack(RawPeer *peer, Villain *villain)
 {
-    raw_send_frame(peer, GW_FRAME_ACK, "\0\0\0\0\0\0\0\7", 8);
+    raw_send_frame(peer, GW_FRAME_ACK, "\0\0\0\0\0\0\0\7\0\0\0\0\0\0\0\0", 16);
+    hear_refusal(peer, villain);
+}
+
+static void
+forged_receipt(RawPeer *peer, Villain *villain)
+{
+    raw_send_frame(peer, GW_FRAME_ACK, "\0\0\0\0\0\0\0\0\0\0\0\0\7\0\0\0", 16);
     hear_refusal(peer, villain);
 }
 
@@ -444,6 +451,7 @@ test_caught(void)
         {"JSON array", json_array_message, GW_ERROR_PROTOCOL, "no JSON object"},
         {"deep JSON", deep_json, GW_ERROR_TOO_LARGE, "nested deeper"},
         {"forged ack", forged_ack, GW_ERROR_PROTOCOL, "never sent"},
+        {"forged receipt", forged_receipt, GW_ERROR_PROTOCOL, "never sent"},
         {"second hello", second_hello, GW_ERROR_PROTOCOL, "second greeting"},
     };
 

@@ -383,7 +383,7 @@ expect_within_window(GwLane *lane)
     GwOutboxFigures figures;
 
     gw_outbox_figures(lane->outbox, gw_now_us(), &figures);
-    g_assert_cmpuint(figures.in_flight_bytes, <=, figures.limit_bytes + 2 * GW_BATCH_MAX_BYTES);
+    g_assert_cmpuint(figures.in_flight_bytes, <=, 2 * figures.limit_bytes + 2 * GW_BATCH_MAX_BYTES);
     g_assert_cmpuint(figures.limit_bytes, <=, GW_WINDOW_MAX_BYTES);
 }
 
