@@ -18,8 +18,8 @@ static bool
 read_move(GwRequest *request, GwMoveRequest *move, GError **error)
 {
     static const char *const members[] = {
-        "vm", "host", "transport", "downtime_limit_ms", "timeout_ms", "max_bandwidth_bytes_s",
-        NULL};
+        "vm",     "host", "transport", "downtime_limit_ms", "timeout_ms", "max_bandwidth_bytes_s",
+        "verify", NULL};
     const json_t *body = gw_request_body(request, members, error);
     int64_t max_bandwidth = 0;
 
@@ -27,6 +27,7 @@ read_move(GwRequest *request, GwMoveRequest *move, GError **error)
     if (!body || !gw_json_need_string(body, "vm", &move->vm, error) ||
         !gw_json_need_string(body, "host", &move->host, error) ||
         !gw_json_opt_string(body, "transport", &move->transport, error) ||
+        !gw_json_opt_string(body, "verify", &move->verify, error) ||
         !gw_json_opt_int(body, "downtime_limit_ms", 1, MAX_MS, &move->downtime_limit_ms, error) ||
         !gw_json_opt_int(body, "timeout_ms", 1, MAX_MS, &move->timeout_ms, error) ||
         !gw_json_opt_int(body, "max_bandwidth_bytes_s", 1, G_MAXINT64, &max_bandwidth, error)) {
@@ -143,7 +144,7 @@ const GwRoute gw_routes_move[] = {
     {"GET", "/v1/migrations", list_moves, .help = "all moves, newest first, at most ?limit=N"},
     {"POST", "/v1/migrations", start_move, .changes = true,
      .help = "start a move: {vm, host, transport?, downtime_limit_ms?, timeout_ms?, "
-             "max_bandwidth_bytes_s?}"},
+             "max_bandwidth_bytes_s?, verify?}"},
     {"POST", "/v1/migrations/plan", plan_move,
      .help = "run all checks of a move and touch nothing; body as above"},
     {"GET", "/v1/migrations/{id}", show_move, .help = "one move"},

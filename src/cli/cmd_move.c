@@ -18,6 +18,7 @@ typedef struct MoveOptions {
     char *downtime_limit;
     char *max_bandwidth;
     char *timeout;
+    char *verify;
 } MoveOptions;
 
 static void
@@ -27,6 +28,7 @@ move_options_clear(MoveOptions *options)
     g_free(options->downtime_limit);
     g_free(options->max_bandwidth);
     g_free(options->timeout);
+    g_free(options->verify);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(MoveOptions, move_options_clear)
 
@@ -69,6 +71,7 @@ move_request(char **args, const MoveOptions *options, GError **error)
     gw_json_set_str(body, "vm", args[0]);
     gw_json_set_str(body, "host", args[1]);
     gw_json_set_str(body, "transport", options->transport);
+    gw_json_set_str(body, "verify", options->verify);
     if (downtime_ms > 0) {
         gw_json_set_int(body, "downtime_limit_ms", downtime_ms);
     }
@@ -159,6 +162,9 @@ migrate(GwCli *cli, char **args, GError **error)
          "At most this many bytes per second, e.g. 100M", "R"},
         {"timeout", 0, 0, G_OPTION_ARG_STRING, &chosen.timeout,
          "Give up, and stay, if memory takes longer than this", "T"},
+        {"verify", 0, 0, G_OPTION_ARG_STRING, &chosen.verify,
+         "full: compare all memory before the guest goes on, which lengthens its standstill",
+         "off|full"},
         {0}};
 
     if (!gw_cli_parse(cli, args, options, 2, 2, error)) {
@@ -168,6 +174,11 @@ migrate(GwCli *cli, char **args, GError **error)
         strcmp(chosen.transport, "direct") != 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--transport: '%s' is not lane or direct",
                     chosen.transport);
+        return false;
+    }
+    if (chosen.verify && strcmp(chosen.verify, "off") != 0 && strcmp(chosen.verify, "full") != 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--verify: '%s' is not off or full",
+                    chosen.verify);
         return false;
     }
     g_autoptr(json_t) body = move_request(args, &chosen, error);

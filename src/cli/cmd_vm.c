@@ -171,6 +171,7 @@ print_vm(const json_t *vm)
     print_field("cpu", gw_json_str(run, "cpu", gw_json_str(definition, "cpu", NULL)));
     print_field("firmware", gw_json_str(definition, "firmware", NULL));
     print_field("accelerator", gw_json_str(run, "accel", gw_json_str(definition, "accel", NULL)));
+    print_field("balloon", gw_json_str(run, "balloon", gw_json_str(definition, "balloon", NULL)));
     print_field("QEMU", gw_json_str(run, "qemu_version", NULL));
     print_field("kernel", gw_json_str(definition, "kernel", NULL));
     print_field("initrd", gw_json_str(definition, "initrd", NULL));

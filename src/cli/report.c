@@ -87,6 +87,20 @@ append_bytes(GString *out, const json_t *move)
 }
 
 static void
+append_verify(GString *out, const json_t *move)
+{
+    const json_t *verify = json_object_get(move, "verify");
+
+    if (gw_json_int(verify, "pages", -1) >= 0) {
+        g_autofree char *time = gw_text_ms(verify, "ms");
+        g_autofree char *value = g_strdup_printf(
+            "%" G_GINT64_FORMAT " pages in %s, %" G_GINT64_FORMAT " differ",
+            gw_json_int(verify, "pages", 0), time, gw_json_int(verify, "mismatches", 0));
+        append_row(out, "compared", value);
+    }
+}
+
+static void
 append_figures(GString *out, const json_t *move)
 {
     append_ms(out, "total time", move, "total_ms");
@@ -97,6 +111,7 @@ append_figures(GString *out, const json_t *move)
     append_number(out, "pages", move, "pages");
     append_number(out, "zero pages", move, "zero_pages");
     append_text(out, "digest", move, "digest");
+    append_verify(out, move);
 }
 
 char *

@@ -22,7 +22,8 @@ typedef struct GwCheckRun GwCheckRun;
 /* @plan: as in migrate.h, borrowed; NULL when @error is set (the run itself failed). */
 typedef void (*GwCheckFn)(json_t *plan, const GError *error, void *data);
 
-/* @request: {"vm", "target", "transport", "move" (nullable: the id of the move that asks)}. */
+/* @request: {"vm", "target", "transport", "move" (nullable: the id of the move that asks), "verify"
+ * (nullable)}. */
 GwCheckRun *gw_check_run(GwMoves *moves, json_t *request, GwCheckFn callback,
                          void *data) GW_MUST_USE;
 /* Stops it without a callback. NULL is fine. */

@@ -7,6 +7,8 @@
  *   source.c        the sending host's steps that talk to the target
  *   source_qemu.c   ... and those that talk to QEMU: pre-copy, switchover, roll-back
  *   target.c        the receiving host's steps
+ *   verify_source.c, verify_target.c   `--verify full`: the comparison of the paused guest's memory
+ *   ram_hash.c, ram_map.c   ... and its hashes, and where it is
  *   visitor.c       sessions from other hosts, until it is known which move they are about
  *   check*.c        the checks before a move
  *   direct.c        QEMU-to-QEMU transport: ports and keys
@@ -170,8 +172,10 @@ typedef struct GwSource {
     int64_t stopped_us;
     int64_t running_us;
     GwProgress progress;
-    json_t *ram;            /* QEMU's last figures */
-    GwLaneStats lane_stats; /* the last ones, kept when the lane is gone */
+    struct GwSourceVerify *verify; /* NULL: no comparison is under way */
+    bool verified;                 /* ... it has ended, and all was the same */
+    json_t *ram;                   /* QEMU's last figures */
+    GwLaneStats lane_stats;        /* the last ones, kept when the lane is gone */
 } GwSource;
 
 /* From the beginning: QEMU's end is told by QEMU_GONE. */
@@ -190,6 +194,18 @@ void gw_source_qemu_finish(GwSource *source);
 void gw_source_qemu_leave(GwSource *source);
 /* One more part of the stream's end is there. */
 void gw_source_check_sent(GwSource *source);
+
+/* --- verify_source.c -------------------------------------------------------------------------- */
+
+/* What the comparison may add to the time that SWITCHOVER has. */
+int64_t gw_verify_timeout_ms(uint64_t memory_bytes);
+/* Asked for and not done: it comes before STREAM_SENT. */
+bool gw_source_verify_is_due(const GwSource *source);
+/* Once QEMU has sent everything. Ends by gw_source_check_sent() or FAILED. Again: no effect. */
+void gw_source_verify_begin(GwSource *source);
+/* The target's "verified". */
+void gw_source_verify_answer(GwSource *source, const json_t *message);
+void gw_source_verify_free(GwSource *source);
 
 /* --- target.c --------------------------------------------------------------------------------- */
 
@@ -216,12 +232,24 @@ typedef struct GwTarget {
     char *start_error;  /* what QEMU said to it */
     int64_t started_us;
     guint refuse_timer;
+    struct GwRamHash *hash; /* once the source has asked for hashes of the memory */
+    bool hash_is_ready;
+    json_t *verify; /* the source's question, not answered; NULL: none */
+    bool verifying; /* it is being answered */
     GwLaneStats lane_stats;
 } GwTarget;
 
 /* The source's session, new or again after the old one died. Lane: transfer full. */
 void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
 void gw_target_set_prepare(GwMove *move, const json_t *message);
+
+/* --- verify_target.c -------------------------------------------------------------------------- */
+
+/* The source's "verify": answered when QEMU has loaded the guest. */
+void gw_target_verify(GwTarget *target, json_t *message);
+/* QEMU has loaded it. */
+void gw_target_verify_loaded(GwTarget *target);
+void gw_target_verify_free(GwTarget *target);
 
 /* --- visitor.c -------------------------------------------------------------------------------- */
 

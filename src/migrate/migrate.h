@@ -62,6 +62,7 @@ typedef struct GwMoveRequest {
     int64_t downtime_limit_ms; /* default 300 */
     uint64_t max_bandwidth;    /* bytes per second; default: unlimited */
     int64_t timeout_ms;        /* of the pre-copy; default by configuration */
+    const char *verify;        /* "off" (default) or "full" */
 } GwMoveRequest;
 
 /*
@@ -71,6 +72,7 @@ typedef struct GwMoveRequest {
  *   started ended (µs, wall)  percent stage round rate_bytes_s dirty_rate_bytes_s
  *   expected_downtime_ms left_ms  total_ms downtime_qemu_ms  rounds
  *   bytes {wire page zero opaque control overhead stream}  pages zero_pages digest
+ *   verify {mode timeout_ms pages ms mismatches} (only if it was asked for)
  *   source_qemu target_qemu accel  history [{state, reason, at}]
  */
 typedef void (*GwMovesJsonFn)(json_t *value, const GError *error, void *data);

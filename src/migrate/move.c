@@ -105,6 +105,7 @@ state_timeout_ms(const GwMove *move)
 {
     const GwMovesOptions *options = &move->moves->options;
     int64_t chosen = 0;
+    int64_t more = 0;
 
     if (move->state == GW_MOVE_CHECKED || move->state == GW_MOVE_PREPARING) {
         chosen = options->prepare_timeout_ms;
@@ -113,8 +114,9 @@ state_timeout_ms(const GwMove *move)
         chosen = chosen > 0 ? chosen : options->precopy_timeout_ms;
     } else if (move->state == GW_MOVE_SWITCHOVER) {
         chosen = options->switchover_timeout_ms;
+        more = gw_json_int(json_object_get(move->record, "verify"), "timeout_ms", 0);
     }
-    return chosen > 0 ? chosen : gw_move_state_info(move->state)->timeout_ms;
+    return more + (chosen > 0 ? chosen : gw_move_state_info(move->state)->timeout_ms);
 }
 
 static gboolean

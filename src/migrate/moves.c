@@ -188,6 +188,12 @@ on_plan(json_t *result, const GError *error, void *data)
     g_ptr_array_remove_fast(plan->moves->plans, plan);
 }
 
+static bool
+wants_verify(const GwMoveRequest *request)
+{
+    return request->verify && strcmp(request->verify, "off") != 0;
+}
+
 void
 gw_moves_plan(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callback, void *data)
 {
@@ -196,6 +202,7 @@ gw_moves_plan(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callba
         json_pack("{s:s, s:s, s:s}", "vm", request->vm, "target", request->host, "transport",
                   request->transport ? request->transport : "lane");
 
+    gw_json_set_str(object, "verify", wants_verify(request) ? request->verify : NULL);
     plan->moves = moves;
     plan->callback = callback;
     plan->data = data;
@@ -290,6 +297,11 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
                     "transport '%.40s' is unknown: use lane or direct", transport);
         return false;
     }
+    if (wants_verify(request) && strcmp(request->verify, "full") != 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "verify '%.40s' is unknown: use off or full",
+                    request->verify);
+        return false;
+    }
     return gw_check_name("host name", request->host, error);
 }
 
@@ -335,6 +347,12 @@ gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callb
     const json_t *run_info = gw_vm_run_info(vm);
     gw_json_set_str(record, "source_qemu", gw_json_str(run_info, "qemu_version", NULL));
     gw_json_set_str(record, "accel", gw_json_str(run_info, "accel", NULL));
+    if (wants_verify(request)) {
+        int64_t timeout_ms = gw_verify_timeout_ms(gw_vm_definition(vm)->memory_bytes);
+        json_object_set_new(
+            record, "verify",
+            json_pack("{s:s, s:I}", "mode", request->verify, "timeout_ms", (json_int_t)timeout_ms));
+    }
     GwMove *move = gw_move_new(moves, &gw_source_role, record);
     gw_moves_add(moves, move);
     gw_vm_hold(vm, id);

@@ -192,6 +192,8 @@ on_message(GwLane *lane, json_t *message, void *data)
     }
     if (strcmp(what, "prepared") == 0) {
         on_prepared(source, message);
+    } else if (strcmp(what, "verified") == 0) {
+        gw_source_verify_answer(source, message);
     } else if (strcmp(what, "running") == 0) {
         on_running(source);
     } else if (strcmp(what, "refused") == 0) {
@@ -357,6 +359,8 @@ start_checks(GwSource *source)
         json_pack("{s:s, s:s, s:s, s:s}", "vm", move->vm_name, "target", move->peer, "transport",
                   gw_json_str(move->record, "transport", "lane"), "move", move->id);
 
+    gw_json_set_str(request, "verify",
+                    gw_json_str(json_object_get(move->record, "verify"), "mode", NULL));
     source->checks = gw_check_run(move->moves, request, on_checked, source);
     json_decref(request);
 }
@@ -403,6 +407,7 @@ give_up_target(GwSource *source)
     json_t *extra = json_object();
 
     g_clear_pointer(&source->checks, gw_check_run_free);
+    gw_source_verify_free(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
     drop_references(source);
     json_object_set(extra, "error", json_object_get(source->move->record, "error"));
@@ -585,13 +590,16 @@ source_report(GwMove *move, json_t *record)
     }
     json_object_set_new(
         record, "bytes",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wire", (json_int_t)stats->wire_bytes,
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wire",
+                  (json_int_t)stats->wire_bytes, "reference", (json_int_t)stats->reference_bytes,
                   "page", (json_int_t)stats->page_bytes, "zero", (json_int_t)stats->zero_bytes,
                   "opaque", (json_int_t)stats->opaque_bytes, "control",
                   (json_int_t)stats->control_bytes, "overhead", (json_int_t)stats->overhead_bytes,
                   "stream", (json_int_t)stats->stream_bytes));
     gw_json_set_int(record, "pages", (int64_t)stats->pages);
     gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
+    gw_json_set_int(record, "reference_pages", (int64_t)stats->reference_pages);
+    gw_json_set_int(record, "reference_misses", (int64_t)stats->reference_misses);
     gw_json_set_int(record, "rate_bytes_s", (int64_t)stats->rate_bytes_s);
     gw_json_set_int(record, "rtt_us", (int64_t)stats->rtt_us);
     gw_json_set_int(record, "in_flight_bytes", (int64_t)stats->in_flight_bytes);
@@ -613,6 +621,7 @@ source_free(GwMove *move)
     GwSource *source = side_of(move);
 
     gw_source_qemu_leave(source);
+    gw_source_verify_free(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
     gw_check_run_free(source->checks);
     drop_references(source);

@@ -199,7 +199,12 @@ gw_source_check_sent(GwSource *source)
 {
     bool direct = source->direct != NULL;
 
-    if (source->qemu_completed && (source->stream_ended || direct)) {
+    if (!source->qemu_completed || !(source->stream_ended || direct)) {
+        return;
+    }
+    if (gw_source_verify_is_due(source)) {
+        gw_source_verify_begin(source);
+    } else {
         gw_move_event(source->move, GW_MOVE_EVENT_STREAM_SENT, NULL);
     }
 }

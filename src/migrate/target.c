@@ -76,6 +76,7 @@ on_migration_status(GwTarget *target, const char *status)
     if (strcmp(status, "completed") == 0) {
         target->loaded = true;
         check_handed_to_us(target);
+        gw_target_verify_loaded(target);
     } else if (strcmp(status, "failed") == 0) {
         gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
                      "VM '%s': QEMU on host '%s' could not load the guest; its log is %s",
@@ -386,6 +387,18 @@ on_given_up(GwTarget *target, json_t *message)
     answer_source(target);
 }
 
+/* As long as the source compares, it has not forgotten us. */
+static void
+on_verify(GwTarget *target, json_t *message)
+{
+    if (target->move->state == GW_MOVE_INCOMING && !target->given_up) {
+        g_clear_handle_id(&target->refuse_timer, g_source_remove);
+        check_handed_to_us(target);
+        gw_target_verify(target, message);
+        ask_whether_loaded(target);
+    }
+}
+
 /* The move has ended on both hosts: its record is history. */
 static void
 on_settled(GwTarget *target, GwLane *lane)
@@ -412,6 +425,8 @@ on_message(GwLane *lane, json_t *message, void *data)
     }
     if (strcmp(what, "given-up") == 0) {
         on_given_up(target, message);
+    } else if (strcmp(what, "verify") == 0) {
+        on_verify(target, message);
     } else if (strcmp(what, "abort") == 0) {
         gw_move_event(target->move, GW_MOVE_EVENT_PEER_FAILED, error);
     } else if (strcmp(what, "settled") == 0) {
@@ -584,6 +599,7 @@ start_guest(GwTarget *target)
         return;
     }
     gw_vms_take_over(move->moves->options.vms, vm, move->generation + 1);
+    gw_target_verify_free(target);
     if (!target->observing) {
         target->observing = true;
         gw_vm_observe(vm, on_vm_event, target);
@@ -614,6 +630,7 @@ leave_vm(GwTarget *target)
     GwVm *vm = gw_move_vm(target->move);
 
     g_clear_handle_id(&target->refuse_timer, g_source_remove);
+    gw_target_verify_free(target);
     if (vm && gw_vm_qmp(vm)) {
         gw_qmp_forget(gw_vm_qmp(vm), target);
     }

@@ -5,7 +5,7 @@
  *
  * PCI addresses are given out in the order balloon, random numbers, SCSI, NICs, disks, one slot
  * each while there are enough, else eight to a slot, always beginning with slot 2: so a further
- * disk moves nothing but disks.
+ * disk moves nothing but disks, and the balloon's place stays empty without one.
  */
 #include "vm/command.h"
 
@@ -215,10 +215,33 @@ put_firmware(Builder *builder)
     put_json(builder, "-blockdev", vars);
 }
 
+/* What the guest reports as free is taken in by a thread of its own: QEMU asks for one. */
+static void
+put_balloon(Builder *builder)
+{
+    const char *kind = builder->plan->balloon;
+    json_t *device = device_new("virtio-balloon-pci", "balloon", NULL);
+
+    if (strcmp(kind, "hint") == 0) {
+        json_t *thread = json_object();
+        gw_json_set_str(thread, "qom-type", "iothread");
+        gw_json_set_str(thread, "id", "free-pages");
+        put_json(builder, "-object", thread);
+        gw_json_set_bool(device, "free-page-hint", true);
+        gw_json_set_str(device, "iothread", "free-pages");
+    }
+    if (strcmp(kind, "none") == 0) {
+        builder->next_pci++;
+        json_decref(device);
+    } else {
+        put_pci_device(builder, device);
+    }
+}
+
 static void
 put_common_devices(Builder *builder)
 {
-    put_pci_device(builder, device_new("virtio-balloon-pci", "balloon", NULL));
+    put_balloon(builder);
     json_t *random = json_object();
     gw_json_set_str(random, "qom-type", "rng-builtin");
     gw_json_set_str(random, "id", "random");

@@ -17,7 +17,8 @@ typedef struct GwCommandPlan {
     const char *accel; /* "kvm" or "tcg" */
     const char *machine;
     const char *cpu;
-    const char *token; /* tells this one run from every other */
+    const char *balloon; /* as in the definition; of this run */
+    const char *token;   /* tells this one run from every other */
     bool incoming;
     int qmp_fd;
     int serial_fds[GW_MAX_SERIAL_PORTS];

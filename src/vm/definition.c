@@ -57,6 +57,7 @@ gw_definition_free(GwDefinition *definition)
     g_free(definition->machine);
     g_free(definition->firmware);
     g_free(definition->accel);
+    g_free(definition->balloon);
     g_free(definition->uuid);
     g_free(definition->kernel);
     g_free(definition->initrd);

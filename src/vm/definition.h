@@ -12,6 +12,8 @@
  *     firmware = bios              bios | uefi
  *     accel = auto                 auto | kvm | tcg
  *     serial-ports = 1             1 .. 4; port 0 is the console, the others are sockets
+ *     balloon = hint               hint: a memory balloon that tells a move which pages the guest
+ *                                  has free, so that they stay home | plain: without that | none
  *     uuid = 5f0c…                 the guest's identity; made when the VM is defined
  *     [boot]
  *     kernel = /path  initrd = /path  append = text       direct boot; all or none but kernel
@@ -66,6 +68,7 @@ typedef struct GwDefinition {
     char *accel;
     char *uuid; /* NULL until the VM is defined */
     unsigned serial_ports;
+    char *balloon;
     char *kernel; /* NULL: boot from disk */
     char *initrd;
     char *append;

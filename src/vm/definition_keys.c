@@ -229,6 +229,7 @@ const GwKeySpec gw_vm_keys[] = {
     {"firmware", &type_choice, VM(firmware), .fallback = "bios", .choices = "bios, uefi"},
     {"accel", &type_choice, VM(accel), .fallback = "auto", .choices = "auto, kvm, tcg"},
     {"serial-ports", &type_count, VM(serial_ports), .fallback = "1", .max = GW_MAX_SERIAL_PORTS},
+    {"balloon", &type_choice, VM(balloon), .fallback = "hint", .choices = "hint, plain, none"},
     {"uuid", &type_uuid, VM(uuid)},
     {0},
 };

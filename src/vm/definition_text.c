@@ -89,6 +89,7 @@ gw_definition_json(const GwDefinition *definition)
     gw_json_set_str(object, "firmware", definition->firmware);
     gw_json_set_str(object, "accel", definition->accel);
     gw_json_set_int(object, "serial_ports", definition->serial_ports);
+    gw_json_set_str(object, "balloon", definition->balloon);
     gw_json_set_str(object, "uuid", definition->uuid);
     gw_json_set_str(object, "kernel", definition->kernel);
     gw_json_set_str(object, "initrd", definition->initrd);

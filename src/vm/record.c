@@ -19,6 +19,7 @@ gw_run_free(GwRun *run)
         g_free(run->accel);
         g_free(run->machine);
         g_free(run->cpu);
+        g_free(run->balloon);
         g_free(run->qemu_version);
         g_strfreev(run->taps);
         g_free(run->move_id);
@@ -35,6 +36,7 @@ gw_run_info(const GwRun *run)
     gw_json_set_str(object, "accel", run->accel);
     gw_json_set_str(object, "machine", run->machine);
     gw_json_set_str(object, "cpu", run->cpu);
+    gw_json_set_str(object, "balloon", run->balloon);
     gw_json_set_str(object, "qemu_version", run->qemu_version);
     return object;
 }
@@ -78,6 +80,7 @@ static bool
 read_run(const json_t *object, GwRun *run, GError **error)
 {
     const char *token, *accel, *machine, *cpu, *version;
+    const char *balloon = "plain"; /* what QEMUs had before it was recorded */
     const char *move_id = NULL;
     const char *definition = NULL;
     int64_t pid, ticks;
@@ -89,6 +92,7 @@ read_run(const json_t *object, GwRun *run, GError **error)
         !gw_json_need_string(object, "machine", &machine, error) ||
         !gw_json_need_string(object, "cpu", &cpu, error) ||
         !gw_json_need_string(object, "qemu_version", &version, error) ||
+        !gw_json_opt_string(object, "balloon", &balloon, error) ||
         !gw_json_opt_bool(object, "incoming", &run->incoming, error) ||
         !gw_json_opt_string(object, "move", &move_id, error) ||
         !gw_json_opt_string(object, "definition", &definition, error)) {
@@ -99,6 +103,7 @@ read_run(const json_t *object, GwRun *run, GError **error)
     run->accel = g_strdup(accel);
     run->machine = g_strdup(machine);
     run->cpu = g_strdup(cpu);
+    run->balloon = g_strdup(balloon);
     run->qemu_version = g_strdup(version);
     run->taps = read_taps(object);
     run->move_id = g_strdup(move_id);

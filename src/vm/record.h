@@ -14,6 +14,7 @@ typedef struct GwRun {
     char *accel;
     char *machine;
     char *cpu;
+    char *balloon;
     char *qemu_version;
     char **taps; /* NULL-terminated, never NULL */
     bool incoming;
@@ -29,7 +30,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRun, gw_run_free)
 char *gw_run_text(const GwRun *run) GW_MUST_USE;
 GwRun *gw_run_parse(const void *data, size_t len, const char *vm_name, GError **error) GW_MUST_USE;
 
-/* {"accel", "machine", "cpu", "qemu_version"}: what the guest runs on. Transfer full. */
+/* {"accel", "machine", "cpu", "balloon", "qemu_version"}: what the guest runs on. Transfer full. */
 json_t *gw_run_info(const GwRun *run) GW_MUST_USE;
 
 typedef struct GwOwner {

@@ -8,8 +8,8 @@
  *     vm/NAME/definition   the normalised key file
  *     vm/NAME/owner        {"host": "alpha", "generation": 7}; generations only grow
  *     vm/NAME/run          {"pid": …, "start_ticks": …, "accel": …, "machine": …, "cpu": …,
- *                           "qemu_version": …, "taps": […], "incoming": false, "token": …};
- *                          absent when stopped; of an incoming VM also "move", "definition"
+ *                           "balloon": …, "qemu_version": …, "taps": […], "incoming": false,
+ * "token": …}; absent when stopped; of an incoming VM also "move", "definition"
  *
  * The main context owns all of it. Asynchronous calls report once through their callback, never
  * from inside the call.
@@ -53,7 +53,8 @@ GwQmp *gw_vm_qmp(GwVm *vm);
 int64_t gw_vm_generation(const GwVm *vm);
 /* Whose it is, as in vm/NAME/owner; NULL for an incoming VM. Borrowed. */
 const char *gw_vm_owner(const GwVm *vm);
-/* {"accel", "machine", "cpu", "qemu_version"} of the running QEMU; NULL when stopped. Borrowed. */
+/* {"accel", "machine", "cpu", "balloon", "qemu_version"} of the running QEMU; NULL when stopped.
+ * Borrowed. */
 const json_t *gw_vm_run_info(const GwVm *vm);
 /* Why it stopped last, for people; NULL if it never did or on request. */
 const char *gw_vm_stop_reason(const GwVm *vm);

@@ -87,14 +87,18 @@ choose_accel(const GwVm *vm, GError **error)
     return strcmp(wanted, "auto") == 0 ? caps->accel : wanted;
 }
 
-/* The source is another host: what it says stands in option strings, so it is checked. */
+/*
+ * The source is another host: what it says stands in option strings, so it is checked. @value is
+ * what it means if it says nothing; NULL: it must.
+ */
 static bool
-take_from_source(const json_t *info, const char *key, char **out, GError **error)
+take_from_source(const json_t *info, const char *key, const char *value, char **out, GError **error)
 {
-    const char *value;
     const GwKeySpec *spec = gw_vm_keys;
+    bool ok = value ? gw_json_opt_string(info, key, &value, error)
+                    : gw_json_need_string(info, key, &value, error);
 
-    if (!gw_json_need_string(info, key, &value, error)) {
+    if (!ok) {
         return false;
     }
     while (strcmp(spec->key, key) != 0) {
@@ -136,14 +140,16 @@ plan_run(const GwVm *vm, const json_t *info, GError **error)
     }
     run->accel = g_strdup(accel);
     if (info) {
-        if (!take_from_source(info, "machine", &run->machine, error) ||
-            !take_from_source(info, "cpu", &run->cpu, error)) {
+        if (!take_from_source(info, "machine", NULL, &run->machine, error) ||
+            !take_from_source(info, "cpu", NULL, &run->cpu, error) ||
+            !take_from_source(info, "balloon", "plain", &run->balloon, error)) {
             return NULL;
         }
     } else {
         const char *fallback = strcmp(accel, "kvm") == 0 ? "host" : "max";
         run->machine = g_strdup(definition->machine);
         run->cpu = g_strdup(definition->cpu ? definition->cpu : fallback);
+        run->balloon = g_strdup(definition->balloon);
     }
     run->token = g_uuid_string_random();
     run->qemu_version = g_strdup(vm->vms->caps->qemu_version);
@@ -303,6 +309,7 @@ run_qemu(GwVm *vm, GError **error)
         .accel = vm->run->accel,
         .machine = vm->run->machine,
         .cpu = vm->run->cpu,
+        .balloon = vm->run->balloon,
         .token = vm->run->token,
         .incoming = vm->incoming,
         .firmware_vars_fd = GW_FD_NONE,

@@ -264,7 +264,7 @@ class Host:
 class Vm:
     """A guest with its definition, observer and witness; knows on which host it should be."""
 
-    def __init__(self, cluster, name, memory="256 MiB", vcpus=2, disk=False, definition="",
+    def __init__(self, cluster, name, memory="256 MiB", vcpus=2, disk=False, keys="", definition="",
                  **witness):
         self.cluster = cluster
         self.name = name
@@ -276,7 +276,7 @@ class Vm:
         self.disk = disk
         self.file = cluster.folder / f"{name}.vm"
         self.file.write_text(
-            f"[vm]\nname = {name}\nmemory = {memory}\nvcpus = {vcpus}\nserial-ports = 3\n"
+            f"[vm]\nname = {name}\nmemory = {memory}\nvcpus = {vcpus}\nserial-ports = 3\n{keys}"
             f"[boot]\nkernel = {cluster.folder}/vmlinuz\ninitrd = {cluster.folder}/initrd\n"
             f"append = {append(**witness)}\n{definition}")
         self.observer = Observer([host.vm_socket(name, "serial1.sock") for host in cluster.hosts],

@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from godwit import Vm
+from guest import wait_for
 from net import Wanbox
 
 ROUND_TRIPS = int(os.environ.get("GODWIT_ROUND_TRIPS", "10"))
@@ -62,6 +63,7 @@ def test_one_round_trip(cluster):
     check_figures(move_and_verify(cluster, vm, cluster.beta))
     vm.witness(cluster.alpha).ask("poweroff")
     vm.observer.wait(lambda: not vm.observer.connected, what="the end of the guest")
+    wait_for(lambda: cluster.alpha.vm(vm.name)["state"] == "stopped", "QEMU's end")
     cluster.alpha.godwit("vm", "undefine", vm.name)
     for host in cluster.hosts:
         host.stop()

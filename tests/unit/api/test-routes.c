@@ -216,7 +216,8 @@ test_move(Fixture *fixture, gconstpointer data)
     assert_ask(fixture, "POST", "/v1/migrations", "{\"vm\":\"web1\",\"host\":\"beta\"}", answer);
     assert_ask(fixture, "POST", "/v1/migrations",
                "{\"vm\":\"web1\",\"host\":\"beta\",\"transport\":\"direct\","
-               "\"downtime_limit_ms\":1,\"max_bandwidth_bytes_s\":2,\"timeout_ms\":3}",
+               "\"downtime_limit_ms\":1,\"max_bandwidth_bytes_s\":2,\"timeout_ms\":3,"
+               "\"verify\":\"full\"}",
                answer);
     assert_ask(fixture, "POST", "/v1/migrations/plan", "{\"vm\":\"web1\",\"host\":\"beta\"}",
                answer);
@@ -228,7 +229,7 @@ test_move(Fixture *fixture, gconstpointer data)
                "{\"id\":\"" FAKE_MOVE "\",\"final\":false}");
     assert_ask(fixture, "GET", "/v1/migrations/m-2", NULL,
                "not-found: no move 'm-2' on host 'alpha': `godwit migration list` shows them");
-    assert_calls("move web1 beta - 0 0 0;move web1 beta direct 1 2 3;plan web1 beta - 0 0 0;"
+    assert_calls("move web1 beta - 0 0 0;move web1 beta direct 1 2 3 full;plan web1 beta - 0 0 0;"
                  "cancel m-1;list 3;");
 }
 

@@ -113,8 +113,8 @@ static void
 migrate(GwRequest *request, void *context)
 {
     static const char *const members[] = {
-        "vm", "host", "transport", "downtime_limit_ms", "timeout_ms", "max_bandwidth_bytes_s",
-        NULL};
+        "vm",     "host", "transport", "downtime_limit_ms", "timeout_ms", "max_bandwidth_bytes_s",
+        "verify", NULL};
 
     note(context, "migrate", request, members);
     gw_request_answer(request, a_move("planned", 0, NULL), NULL);
@@ -264,6 +264,7 @@ test_usage(Fixture *fixture, gconstpointer data)
     assert_run("vm start --nonsense", 2, "", "--nonsense");
     assert_run("migrate web1", 2, "", "VM HOST");
     assert_run("migrate web1 beta --transport pigeon", 2, "", "'pigeon' is not lane or direct");
+    assert_run("migrate web1 beta --verify some", 2, "", "'some' is not off or full");
     assert_run("migrate web1 beta --downtime-limit soon", 2, "", "--downtime-limit: 'soon'");
     assert_run("migrate web1 beta --max-bandwidth 0", 2, "", "--max-bandwidth: '0'");
     assert_run("init --join --status", 2, "", "only one of");
@@ -347,14 +348,14 @@ test_migrate(Fixture *fixture, gconstpointer data)
     guint timer = g_timeout_add(20, tell_all, fixture);
 
     assert_run("migrate web1 beta --downtime-limit 100ms --max-bandwidth '1 MiB/s' --timeout 1min "
-               "--transport direct",
+               "--transport direct --verify full",
                0,
                "web1: planned, 0 %\nweb1: precopy, 50 %\nweb1: switchover, 50 %\n"
                "web1: settled, 100 %\nweb1 runs on beta now (it was on alpha)\n",
                "");
     assert_asked(fixture,
                  "migrate  {\"max_bandwidth_bytes_s\":1048576,\"vm\":\"web1\",\"host\":\"beta\","
-                 "\"transport\":\"direct\",\"downtime_limit_ms\":100,"
+                 "\"transport\":\"direct\",\"verify\":\"full\",\"downtime_limit_ms\":100,"
                  "\"timeout_ms\":60000};");
     Run run = {.line = "migrate web1 beta --json"};
     run_beside_loop(spawn, &run);

@@ -21,7 +21,8 @@ test_completed(void)
              "\"total_ms\":12300,\"downtime_ms\":95,\"downtime_qemu_ms\":85,\"rounds\":4,"
              "\"bytes\":{\"wire\":1048576,\"page\":1000000,\"zero\":100,\"opaque\":40000,"
              "\"control\":10,\"overhead\":8466,\"stream\":1073741824},"
-             "\"pages\":250,\"zero_pages\":7,\"digest\":\"abc\\u001b\"}");
+             "\"pages\":250,\"zero_pages\":7,\"digest\":\"abc\\u001b\","
+             "\"verify\":{\"mode\":\"full\",\"pages\":9,\"ms\":95,\"mismatches\":0}}");
     g_autofree char *text = gw_report_move(move);
 
     g_assert_cmpstr(text, ==,
@@ -38,7 +39,8 @@ test_completed(void)
                     "    framing       8.3 KiB\n"
                     "  pages           250\n"
                     "  zero pages      7\n"
-                    "  digest          abc\\x1b\n");
+                    "  digest          abc\\x1b\n"
+                    "  compared        9 pages in 95 ms, 0 differ\n");
     g_assert_true(gw_report_outcome(move, NULL));
 }
 

@@ -14,6 +14,7 @@ plan_new(void)
         .accel = "tcg",
         .machine = "pc-q35-10.0",
         .cpu = "max",
+        .balloon = "hint",
         .token = TOKEN,
         .qmp_fd = 11,
         .serial_fds = {13, 14, 15, 16},
@@ -38,6 +39,10 @@ build(const char *text, const GwCommandPlan *plan)
     return g_string_free(g_steal_pointer(&out), FALSE);
 }
 
+#define HINTING_BALLOON                                                                            \
+    "-object {\"qom-type\":\"iothread\",\"id\":\"free-pages\"}\n"                                  \
+    "-device {\"driver\":\"virtio-balloon-pci\",\"id\":\"balloon\",\"free-page-hint\":true,"       \
+    "\"iothread\":\"free-pages\",\"addr\":\"0x2.0x0\"}\n"
 #define SANDBOX "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 static void
@@ -66,11 +71,31 @@ test_minimal(void)
         "-mon chardev=monitor,mode=control\n"
         "-add-fd fd=12,set=1,opaque=godwit-" TOKEN "\n"
         "-chardev socket,id=port0,fd=13,server=on,wait=off,logfile=/dev/fdset/1,logappend=on\n"
-        "-device {\"driver\":\"isa-serial\",\"id\":\"serial0\",\"chardev\":\"port0\",\"index\":0}\n"
-        "-device {\"driver\":\"virtio-balloon-pci\",\"id\":\"balloon\",\"addr\":\"0x2.0x0\"}\n"
-        "-object {\"qom-type\":\"rng-builtin\",\"id\":\"random\"}\n"
+        "-device "
+        "{\"driver\":\"isa-serial\",\"id\":\"serial0\",\"chardev\":\"port0\",\"index\":0}"
+        "\n" HINTING_BALLOON "-object {\"qom-type\":\"rng-builtin\",\"id\":\"random\"}\n"
         "-device "
         "{\"driver\":\"virtio-rng-pci\",\"id\":\"rng\",\"rng\":\"random\",\"addr\":\"0x3.0x0\"}");
+}
+
+/* Whatever the definition says by now: what this run has counts. The others keep their places. */
+static void
+test_balloon(void)
+{
+    static const char plain[] = "{\"driver\":\"virtio-balloon-pci\",\"id\":\"balloon\","
+                                "\"addr\":\"0x2.0x0\"}";
+    static const char rng[] = "\"rng\":\"random\",\"addr\":\"0x3.0x0\"}";
+    GwCommandPlan plan = plan_new();
+
+    plan.balloon = "plain";
+    g_autofree char *without_hints = build("[vm]\nname=a\nmemory=64M\n", &plan);
+    g_assert_nonnull(strstr(without_hints, plain));
+    g_assert_nonnull(strstr(without_hints, rng));
+    g_assert_null(strstr(without_hints, "iothread"));
+    plan.balloon = "none";
+    g_autofree char *without_balloon = build("[vm]\nname=a\nmemory=64M\n", &plan);
+    g_assert_null(strstr(without_balloon, "balloon"));
+    g_assert_nonnull(strstr(without_balloon, rng));
 }
 
 static const char full[] = "[vm]\nname=db\nmemory=2G\nvcpus=4\nserial-ports=2\nfirmware=uefi\n"
@@ -85,7 +110,7 @@ static const char full[] = "[vm]\nname=db\nmemory=2G\nvcpus=4\nserial-ports=2\nf
                            "[extra]\narguments=-device 'usb-ehci,id=e'\n";
 
 #define SAME_DEVICES                                                                               \
-    "-device {\"driver\":\"virtio-balloon-pci\",\"id\":\"balloon\",\"addr\":\"0x2.0x0\"}\n"        \
+    HINTING_BALLOON                                                                                \
     "-object {\"qom-type\":\"rng-builtin\",\"id\":\"random\"}\n"                                   \
     "-device "                                                                                     \
     "{\"driver\":\"virtio-rng-pci\",\"id\":\"rng\",\"rng\":\"random\",\"addr\":\"0x3.0x0\"}\n"     \
@@ -242,6 +267,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/command/minimal", test_minimal);
     g_test_add_func("/command/full", test_full);
+    g_test_add_func("/command/balloon", test_balloon);
     g_test_add_func("/command/same-on-both-hosts", test_same_on_both_hosts);
     g_test_add_func("/command/ide-on-pc", test_ide_on_pc);
     g_test_add_func("/command/packed-pci", test_packed_pci);

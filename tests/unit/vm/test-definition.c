@@ -21,7 +21,7 @@ static const Bad bad[] = {
     {"no-key", MINIMAL "nonsense\n", "web.vm:4: 'nonsense' is neither [group] nor key = value"},
     {"unknown-key", MINIMAL "color = red\n",
      "web.vm:4: [vm] color: unknown key: use one of name, memory, vcpus, cpu, machine, firmware, "
-     "accel, serial-ports, uuid"},
+     "accel, serial-ports, balloon, uuid"},
     {"unknown-group", MINIMAL "[gpu]\n",
      "web.vm:4: [gpu]: unknown group: use one of vm, boot, disk NAME, nic NAME, extra"},
     {"key-twice", MINIMAL "memory = 1G\n", "web.vm:4: [vm] memory: this key was given in line 3"},
@@ -136,6 +136,7 @@ static const char full[] = "# a comment\n"
                            "firmware = uefi\n"
                            "accel = tcg\n"
                            "serial-ports = 2\n"
+                           "balloon = plain\n"
                            "uuid = 6F9619FF-8B86-D011-B42D-00CF4FC964FF\n"
                            "[boot]\n"
                            "kernel = /boot/vmlinuz\n"
@@ -171,6 +172,7 @@ static const char full_normalised[] = "[vm]\n"
                                       "firmware = uefi\n"
                                       "accel = tcg\n"
                                       "serial-ports = 2\n"
+                                      "balloon = plain\n"
                                       "uuid = 6f9619ff-8b86-d011-b42d-00cf4fc964ff\n"
                                       "\n[boot]\n"
                                       "kernel = /boot/vmlinuz\n"

@@ -444,7 +444,8 @@ test_incoming(void)
     GwVm *vm = prepare(host);
     pid_t pid = vm_pid(vm);
 
-    /* This host's accelerator, the source's CPU. */
+    /* This host's accelerator, the source's CPU; its balloon is as before that was told. */
+    g_assert_cmpstr(gw_json_str(gw_vm_run_info(vm), "balloon", NULL), ==, "plain");
     g_assert_cmpstr(gw_json_str(gw_vm_run_info(vm), "accel", NULL), ==, "tcg");
     g_assert_cmpstr(gw_json_str(gw_vm_run_info(vm), "cpu", NULL), ==, "qemu64,+aes");
     g_autofree char *definition = host_record(host, "vm/web1/definition");

@@ -37,6 +37,7 @@ test_life(void)
     g_assert_nonnull(gw_vm_qmp(vm));
     g_assert_cmpstr(gw_json_str(gw_vm_run_info(vm), "accel", NULL), ==, "tcg");
     g_assert_cmpstr(gw_json_str(gw_vm_run_info(vm), "cpu", NULL), ==, "max");
+    g_assert_cmpstr(gw_json_str(gw_vm_run_info(vm), "balloon", NULL), ==, "hint");
     g_assert_cmpint(kill(vm_pid(vm), 0), ==, 0);
     g_autofree char *run_dir = gw_vm_run_dir(vm);
     g_autofree char *console = g_build_filename(run_dir, "console.sock", NULL);
