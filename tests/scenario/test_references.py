@@ -36,7 +36,7 @@ def reader(cluster, name, path, **witness):
 
 
 def wait_indexed(host, n):
-    folder = host.folder / "state" / "cache" / "images"
+    folder = host.state / "cache" / "images"
     wait_for(lambda: len(list(folder.glob("*.index"))) >= n, "the indexes of the disk", timeout=60)
 
 
@@ -70,38 +70,45 @@ def test_a_disk_that_was_written_under_an_old_index(cluster):
     print({"misses": move["reference_misses"], "references": move["reference_pages"]})
 
 
+def visits_of(host):
+    return host.state / "visits"
+
+
+def wait_visit(left, came):
+    """What is kept of a move is written behind it."""
+    wait_for(lambda: list(visits_of(left).glob("*.pages")), "the pages", timeout=60)
+    wait_for(lambda: list(visits_of(came).glob("*.tags")), "the hashes", timeout=60)
+
+
 def test_return_to_a_host_left_a_moment_ago(make_cluster):
     cluster = make_cluster(Veth, settings={"migration": {"visits-size": "2 GiB"}})
     vm = Vm(cluster, "back", memory="512 MiB", rate=0, set=4, fill=200)
     vm.boot(cluster.alpha)
     there = move_and_verify(cluster, vm, cluster.alpha)
-    visits = cluster.alpha.folder / "state" / "visits"
-    wait_for(lambda: list(visits.glob("*.pages")), "the visit", timeout=60)
-    wait_for(lambda: list((cluster.beta.folder / "state" / "visits").glob("*.tags")),
-             "the hashes", timeout=60)
+    wait_visit(cluster.alpha, cluster.beta)
     back = move_and_verify(cluster, vm, cluster.beta)
     share = back["bytes"]["wire"] / there["bytes"]["wire"]
     print({"there": there["bytes"]["wire"], "back": back["bytes"]["wire"], "share": share,
            "misses": back["reference_misses"]})
     assert share <= 0.06
-    wait_for(lambda: not list(visits.glob("*.pages")), "the end of the used visit")
+    wait_visit(cluster.beta, cluster.alpha)
+    assert not list(visits_of(cluster.alpha).glob("*.pages")), "it was used, and is older"
     again = move_and_verify(cluster, vm, cluster.alpha)
     assert again["bytes"]["wire"] < 0.06 * there["bytes"]["wire"]
     cluster.beta.godwit("vm", "stop", vm.name, "--force")
     cluster.beta.godwit("vm", "undefine", vm.name)
-    wait_for(lambda: not list((cluster.beta.folder / "state" / "visits").glob("back@*")),
-             "the end of the VM's files")
+    wait_for(lambda: not list(visits_of(cluster.beta).glob("back@*")), "the end of the files")
 
 
 def test_daemon_killed_while_a_visit_is_written(make_cluster):
     cluster = make_cluster(Veth, settings={"migration": {"visits-size": "2 GiB"}})
     vm = Vm(cluster, "cut", memory="256 MiB", rate=2, set=4, fill=64)
     vm.boot(cluster.alpha)
-    visits = cluster.alpha.folder / "state" / "visits"
+    visits = visits_of(cluster.alpha)
     events = cluster.alpha.events()
     events.on_state("precopy", lambda move: cluster.alpha.kill())
     cluster.start_move(vm, cluster.alpha)
-    cluster.alpha.wait_stopped()
+    wait_for(lambda: not cluster.alpha.alive, "the end of the daemon")
     assert list(visits.glob("*.part"))
     cluster.alpha.start()
     cluster.wait_moves_over()
