@@ -590,12 +590,12 @@ source_report(GwMove *move, json_t *record)
     }
     json_object_set_new(
         record, "bytes",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wire",
-                  (json_int_t)stats->wire_bytes, "reference", (json_int_t)stats->reference_bytes,
-                  "page", (json_int_t)stats->page_bytes, "zero", (json_int_t)stats->zero_bytes,
-                  "opaque", (json_int_t)stats->opaque_bytes, "control",
-                  (json_int_t)stats->control_bytes, "overhead", (json_int_t)stats->overhead_bytes,
-                  "stream", (json_int_t)stats->stream_bytes));
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wire", (json_int_t)stats->wire_bytes,
+                  "reference", (json_int_t)stats->reference_bytes, "page",
+                  (json_int_t)stats->page_bytes, "zero", (json_int_t)stats->zero_bytes, "opaque",
+                  (json_int_t)stats->opaque_bytes, "control", (json_int_t)stats->control_bytes,
+                  "overhead", (json_int_t)stats->overhead_bytes, "stream",
+                  (json_int_t)stats->stream_bytes));
     gw_json_set_int(record, "pages", (int64_t)stats->pages);
     gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
     gw_json_set_int(record, "reference_pages", (int64_t)stats->reference_pages);
