@@ -11,6 +11,7 @@
 
 #include "base/cursor.h"
 #include "base/fd.h"
+#include "base/units.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -77,6 +78,15 @@ file_of(const char *folder, const char *path)
         g_string_append_printf(file, "%02x", name.digest[i]);
     }
     return g_string_free(g_string_append(file, ".index"), FALSE);
+}
+
+bool
+gw_image_cache_is_recent(const char *folder, const char *path, int64_t seconds)
+{
+    g_autofree char *file = file_of(folder, path);
+    struct stat st;
+
+    return stat(file, &st) == 0 && st.st_mtime > gw_wall_us() / G_USEC_PER_SEC - seconds;
 }
 
 void

@@ -14,6 +14,9 @@
 
 #define LOOK_MS 1000
 
+/* Disks are not read more often than that for moves that may never come. */
+#define RECENT_S (24 * 3600)
+
 /* A VM that runs here. */
 typedef struct Known {
     GPtrArray *paths; /* of its disks */
@@ -93,7 +96,8 @@ start_next(GwIndexer *indexer)
 
         if (vm) {
             const GwRefProbeOptions options = {.definition = gw_vm_definition(vm),
-                                               .index_folder = indexer->cache_folder};
+                                               .index_folder = indexer->cache_folder,
+                                               .recent_s = RECENT_S};
 
             indexer->probe = gw_ref_probe_source(&options, on_offers, indexer);
         }

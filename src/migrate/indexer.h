@@ -4,10 +4,10 @@
  * folder, so that a move that starts finds them there.
  *
  * One VM at a time, when it begins to run on this host or the daemon finds it running; idle I/O, as
- * image_index.h says. A move never waits for an index; one that is old costs bytes only and is made
- * anew in the background of the next move. The folder is bounded by the indexes themselves; those
- * of a VM's own files go when the VM is undefined, as do its visits (visits.h), not when it moves
- * away: it may come back.
+ * image_index.h says; not those that have an index of the last 24 hours. A move never waits for an
+ * index; one that is old costs bytes only and is made anew in the background of the next move. The
+ * folder is bounded by the indexes themselves; those of a VM's own files go when the VM is
+ * undefined, as do its visits (visits.h), not when it moves away: it may come back.
  *
  * Main context; the files are read by threads of their own.
  */

@@ -10,6 +10,7 @@
 #include "migrate/references.h"
 
 #include "base/log.h"
+#include "lane/image_cache.h"
 
 #include <gio/gio.h>
 #include <string.h>
@@ -27,6 +28,7 @@ typedef struct Task {
     char *visits_folder; /* NULL: no visits */
     char *index_folder;  /* source */
     uint64_t guest_bytes;
+    int64_t recent_s;
     json_t *offers; /* source: result; target: what came */
     json_t *taken;  /* target: result */
     GwRefSource *source;
@@ -77,14 +79,24 @@ tell_left_out(const Task *task, const char *disk, const GError *error)
 
 /* --- source ----------------------------------------------------------------------------------- */
 
+/* For who wants indexes only: there is one that will do. */
+static bool
+is_recent(const Task *task, const char *path)
+{
+    return task->recent_s > 0 && task->index_folder &&
+           gw_image_cache_is_recent(task->index_folder, path, task->recent_s);
+}
+
 /* One file, unless another disk has it, too. */
 static bool
-offer_file(Task *task, GHashTable *seen, const Disk *disk, const char *path, const char *format,
-           unsigned layer, GError **error)
+offer_file(Task *task, GHashTable *seen, const Disk *disk, const GwImage *chain, unsigned layer,
+           GError **error)
 {
+    const char *path = gw_image_layer_path(chain, layer);
+    const char *format = gw_image_layer_format(chain, layer);
     GwRefOffer offer;
 
-    if (!g_hash_table_add(seen, g_strdup(path))) {
+    if (!g_hash_table_add(seen, g_strdup(path)) || is_recent(task, path)) {
         return true;
     }
     g_autoptr(GwImage) image = gw_image_open(path, format, error);
@@ -107,8 +119,7 @@ offer_disk(Task *task, GHashTable *seen, const Disk *disk, GError **error)
     g_autoptr(GwImage) chain = gw_image_open(disk->path, disk->format, error);
 
     for (unsigned layer = 0; chain && layer < gw_image_n_layers(chain); layer++) {
-        if (!offer_file(task, seen, disk, gw_image_layer_path(chain, layer),
-                        gw_image_layer_format(chain, layer), layer, error)) {
+        if (!offer_file(task, seen, disk, chain, layer, error)) {
             return false;
         }
     }
@@ -316,6 +327,7 @@ start(const GwRefProbeOptions *options, const json_t *offers, const GwRefProbe *
     task->peer = g_strdup(options->peer);
     task->visits_folder = g_strdup(options->visits_folder);
     task->index_folder = g_strdup(options->index_folder);
+    task->recent_s = options->recent_s;
     task->offers = json_deep_copy(offers);
     task->disks = g_ptr_array_new_with_free_func(disk_free);
     for (guint i = 0; i < definition->disks->len; i++) {

@@ -32,6 +32,7 @@ typedef struct GwRefProbeOptions {
     const char *peer;          /* the move's other host */
     const char *visits_folder; /* NULL: no visits */
     const char *index_folder;  /* source: of indexes; NULL: they are not kept */
+    int64_t recent_s;          /* source: files with an index younger than this are left out */
 } GwRefProbeOptions;
 
 /* @source: transfer full. NULL if there is nothing to offer; else with an index for each offer. */

@@ -156,7 +156,7 @@ on_prepared(GwSource *source, json_t *message)
         source->direct = json_pack("{s:I, s:s}", "port", (json_int_t)port, "psk", key);
     }
     take_answer(source, json_object_get(message, "references"));
-    if (gw_json_bool(message, "notes_visit", false)) {
+    if (uses_lane(source) && gw_json_bool(message, "notes_visit", false)) {
         begin_visit(source);
     }
     gw_move_event(source->move, GW_MOVE_EVENT_READY, NULL);
