@@ -12,7 +12,7 @@ demo: ## as root: two hosts on this machine, a guest that moves live there and b
 test: ## as root: everything that is tested; ends in "N passed, N failed"
 	@tools/test.sh
 
-bench: ## as root: measure moves, also beside moves by QEMU alone (words: BENCH="...")
+bench: ## as root: measure moves beside those of QEMU alone (BENCH=quick: under 10 minutes)
 	@tools/bench.sh
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60)

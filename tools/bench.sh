@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Godwit's moves measured, also beside QEMU's own.   usage: [BENCH="WORD..."] tools/bench.sh [WORD...]
-# Words and options are those of tests/bench/bench.py: quick, full, endurance, outage, compare.
+# Words are those at the head of tests/bench/bench.py: quick; guest=idle link=1gbit; ablation …
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "bench: network namespaces need root" >&2; exit 1; }

@@ -27,7 +27,7 @@ build_packages=(gcc libc6-dev make pkgconf meson ninja-build
     libglib2.0-dev libjansson-dev libmicrohttpd-dev libcurl4-gnutls-dev libgnutls28-dev
     libzstd-dev libxxhash-dev libsqlite3-dev python3)
 test_packages=(qemu-system-x86 qemu-utils ovmf seabios
-    busybox-static cpio kmod gcc libc6-dev
+    busybox-static cpio kmod gcc libc6-dev debootstrap e2fsprogs zstd
     python3 python3-pytest iproute2 jq curl gnutls-bin universal-ctags)
 
 die() {

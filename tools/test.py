@@ -179,7 +179,7 @@ def guest():
 
 
 def tools():
-    return pytest("tools", "tests/tools")
+    return pytest("tools", "tests/tools", "tests/bench")
 
 
 def scenarios():

@@ -82,7 +82,7 @@ const GwRoute gw_routes_host[] = {
     {"GET", "/v1/host", show_host, .help = "this host: name, version, accelerator, identity"},
     {"GET", "/v1/hosts", list_hosts, .help = "all known hosts, asked for their state"},
     {"POST", "/v1/hosts", add_host, .changes = true,
-     .help = "trust another host: {name, address, port?}"},
+     .help = "trust another host: {name, address (several: with commas), port?}"},
     {"DELETE", "/v1/hosts/{name}", remove_host, .changes = true, .help = "forget another host"},
     {0},
 };

@@ -7,6 +7,8 @@
 
 /* A day: longer waits are mistakes. */
 #define MAX_MS (24 * 3600 * 1000)
+/* Of the lane, see docs/wire-format.md. */
+#define MAX_CONNECTIONS 8
 
 static void
 move_answered(json_t *value, const GError *error, void *data)
@@ -17,9 +19,11 @@ move_answered(json_t *value, const GError *error, void *data)
 static bool
 read_move(GwRequest *request, GwMoveRequest *move, GError **error)
 {
-    static const char *const members[] = {
-        "vm",     "host", "transport", "downtime_limit_ms", "timeout_ms", "max_bandwidth_bytes_s",
-        "verify", NULL};
+    static const char *const members[] = {"vm",          "host",
+                                          "transport",   "downtime_limit_ms",
+                                          "timeout_ms",  "max_bandwidth_bytes_s",
+                                          "connections", "encodings",
+                                          "verify",      NULL};
     const json_t *body = gw_request_body(request, members, error);
     int64_t max_bandwidth = 0;
 
@@ -30,6 +34,8 @@ read_move(GwRequest *request, GwMoveRequest *move, GError **error)
         !gw_json_opt_string(body, "verify", &move->verify, error) ||
         !gw_json_opt_int(body, "downtime_limit_ms", 1, MAX_MS, &move->downtime_limit_ms, error) ||
         !gw_json_opt_int(body, "timeout_ms", 1, MAX_MS, &move->timeout_ms, error) ||
+        !gw_json_opt_int(body, "connections", 1, MAX_CONNECTIONS, &move->connections, error) ||
+        !gw_json_opt_string(body, "encodings", &move->encodings, error) ||
         !gw_json_opt_int(body, "max_bandwidth_bytes_s", 1, G_MAXINT64, &max_bandwidth, error)) {
         return false;
     }
@@ -144,7 +150,7 @@ const GwRoute gw_routes_move[] = {
     {"GET", "/v1/migrations", list_moves, .help = "all moves, newest first, at most ?limit=N"},
     {"POST", "/v1/migrations", start_move, .changes = true,
      .help = "start a move: {vm, host, transport?, downtime_limit_ms?, timeout_ms?, "
-             "max_bandwidth_bytes_s?, verify?}"},
+             "max_bandwidth_bytes_s?, connections?, encodings?, verify?}"},
     {"POST", "/v1/migrations/plan", plan_move,
      .help = "run all checks of a move and touch nothing; body as above"},
     {"GET", "/v1/migrations/{id}", show_move, .help = "one move"},

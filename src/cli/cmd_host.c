@@ -133,49 +133,16 @@ sign(GwCli *cli, char **args, GError **error)
     return print_pem(cli, "/v1/identity/sign", body, "certificates", error);
 }
 
-/* "ADDRESS", "ADDRESS:PORT", "[V6]:PORT", "V6". *@port stays 0 without one. Transfer full. */
-static char *
-split_address(const char *text, int64_t *port, GError **error)
-{
-    const char *bracket = text[0] == '[' ? strchr(text, ']') : NULL;
-    const char *colon = strrchr(text, ':');
-    guint64 number = 0;
-
-    if (text[0] == '[' && (!bracket || (bracket[1] != '\0' && bracket[1] != ':'))) {
-        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
-                    "'%s' is not an address: write ADDRESS, ADDRESS:PORT or [IPV6]:PORT", text);
-        return NULL;
-    }
-    bool plain_v6 = !bracket && colon && strchr(text, ':') != colon;
-    if (plain_v6 || !colon || (bracket && bracket[1] == '\0')) {
-        return bracket ? g_strndup(text + 1, (gsize)(bracket - text - 1)) : g_strdup(text);
-    }
-    if (!g_ascii_string_to_unsigned(colon + 1, 10, 1, 65535, &number, NULL)) {
-        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "'%s' is not a port: use 1 to 65535",
-                    colon + 1);
-        return NULL;
-    }
-    *port = (int64_t)number;
-    return bracket ? g_strndup(text + 1, (gsize)(bracket - text - 1))
-                   : g_strndup(text, (gsize)(colon - text));
-}
-
 static bool
 host_add(GwCli *cli, char **args, GError **error)
 {
-    int64_t port = 0;
-
-    if (!gw_cli_parse(cli, args, NULL, 2, 2, error)) {
+    if (!gw_cli_parse(cli, args, NULL, 2, G_MAXUINT, error)) {
         return false;
     }
-    g_autofree char *address = split_address(args[1], &port, error);
-    if (!address) {
-        return false;
-    }
+    g_autofree char *addresses = g_strjoinv(",", args + 1);
     g_autoptr(json_t) body = json_object();
     gw_json_set_str(body, "name", args[0]);
-    gw_json_set_str(body, "address", address);
-    gw_json_set_int(body, "port", port);
+    gw_json_set_str(body, "address", addresses);
     g_autoptr(json_t) answer = gw_cli_call(cli, "POST", "/v1/hosts", body, error);
     if (!answer) {
         return false;
@@ -207,6 +174,26 @@ host_remove(GwCli *cli, char **args, GError **error)
     return true;
 }
 
+/* "192.0.2.7,192.0.3.7:7790" */
+static char *
+address_text(const json_t *host)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    const json_t *addresses = json_object_get(host, "addresses");
+    const json_t *address;
+    size_t i;
+
+    json_array_foreach(addresses, i, address)
+    {
+        const char *word = json_is_string(address) ? json_string_value(address) : "?";
+        g_string_append_printf(text, strchr(word, ':') ? "%s[%s]" : "%s%s", i > 0 ? "," : "", word);
+    }
+    if (text->len == 0) {
+        g_string_append(text, gw_json_str(host, "address", "-"));
+    }
+    return g_strdup_printf("%s:%" G_GINT64_FORMAT, text->str, gw_json_int(host, "port", 0));
+}
+
 static void
 print_host_table(const json_t *hosts)
 {
@@ -219,9 +206,7 @@ print_host_table(const json_t *hosts)
     json_array_foreach(hosts, i, host)
     {
         bool reachable = gw_json_bool(host, "reachable", false);
-        g_autofree char *address =
-            g_strdup_printf("%s:%" G_GINT64_FORMAT, gw_json_str(host, "address", "-"),
-                            gw_json_int(host, "port", 0));
+        g_autofree char *address = address_text(host);
         g_autofree char *cpus = g_strdup_printf("%" G_GINT64_FORMAT, gw_json_int(host, "cpus", 0));
         g_autofree char *memory = gw_text_size(host, "memory_available_bytes");
         const char *state = gw_json_bool(host, "self", false) ? "this host"
@@ -284,7 +269,7 @@ host_list(GwCli *cli, char **args, GError **error)
 const GwCommand gw_commands_host[] = {
     {"init", NULL, "", "make this host's identity: a CA, or --join an existing one", init},
     {"sign", NULL, "FILE", "sign another host's request; prints its certificate", sign},
-    {"host", "add", "NAME ADDRESS[:PORT]", "trust another host", host_add},
+    {"host", "add", "NAME ADDRESS[:PORT]...", "trust another host", host_add},
     {"host", "list", "", "list the known hosts and ask each for its state", host_list},
     {"host", "remove", "NAME", "forget another host", host_remove},
     {0},

@@ -18,6 +18,8 @@ typedef struct MoveOptions {
     char *downtime_limit;
     char *max_bandwidth;
     char *timeout;
+    int connections;
+    char *encodings;
     char *verify;
 } MoveOptions;
 
@@ -28,6 +30,7 @@ move_options_clear(MoveOptions *options)
     g_free(options->downtime_limit);
     g_free(options->max_bandwidth);
     g_free(options->timeout);
+    g_free(options->encodings);
     g_free(options->verify);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(MoveOptions, move_options_clear)
@@ -78,6 +81,10 @@ move_request(char **args, const MoveOptions *options, GError **error)
     if (timeout_ms > 0) {
         gw_json_set_int(body, "timeout_ms", timeout_ms);
     }
+    if (options->connections != 0) {
+        gw_json_set_int(body, "connections", options->connections);
+    }
+    gw_json_set_str(body, "encodings", options->encodings);
     return g_steal_pointer(&body);
 }
 
@@ -150,18 +157,23 @@ start_and_watch(GwCli *cli, const json_t *body, bool wait, GError **error)
 static bool
 migrate(GwCli *cli, char **args, GError **error)
 {
+    static const char *const transports[] = {"auto", "lane", "direct", NULL};
     g_auto(MoveOptions) chosen = {0};
     const GOptionEntry options[] = {
         {"plan", 0, 0, G_OPTION_ARG_NONE, &chosen.plan, "Run all checks and touch nothing", NULL},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &chosen.no_wait, "Start the move and return", NULL},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &chosen.transport,
-         "lane (default), or direct: QEMU to QEMU", "lane|direct"},
+         "lane, direct: QEMU to QEMU, or auto (default): by the link", "auto|lane|direct"},
         {"downtime-limit", 0, 0, G_OPTION_ARG_STRING, &chosen.downtime_limit,
          "How long the guest may stand still at the end (300ms)", "T"},
         {"max-bandwidth", 0, 0, G_OPTION_ARG_STRING, &chosen.max_bandwidth,
          "At most this many bytes per second, e.g. 100M", "R"},
         {"timeout", 0, 0, G_OPTION_ARG_STRING, &chosen.timeout,
          "Give up, and stay, if memory takes longer than this", "T"},
+        {"connections", 0, 0, G_OPTION_ARG_INT, &chosen.connections,
+         "TCP connections to use, 1 to 8; by measure if not given", "N"},
+        {"encodings", 0, 0, G_OPTION_ARG_STRING, &chosen.encodings,
+         "For measuring: all, none, or some of same,delta,reference,visit,zstd", "LIST"},
         {"verify", 0, 0, G_OPTION_ARG_STRING, &chosen.verify,
          "full: compare all memory before the guest goes on, which lengthens its standstill",
          "off|full"},
@@ -170,10 +182,9 @@ migrate(GwCli *cli, char **args, GError **error)
     if (!gw_cli_parse(cli, args, options, 2, 2, error)) {
         return false;
     }
-    if (chosen.transport && strcmp(chosen.transport, "lane") != 0 &&
-        strcmp(chosen.transport, "direct") != 0) {
-        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--transport: '%s' is not lane or direct",
-                    chosen.transport);
+    if (chosen.transport && !g_strv_contains(transports, chosen.transport)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "--transport: '%s' is not auto, lane or direct", chosen.transport);
         return false;
     }
     if (chosen.verify && strcmp(chosen.verify, "off") != 0 && strcmp(chosen.verify, "full") != 0) {

@@ -47,6 +47,15 @@ append_number(GString *out, const char *label, const json_t *object, const char 
     }
 }
 
+/* Nothing is not worth a line. */
+static void
+append_count(GString *out, const char *label, const json_t *object, const char *key)
+{
+    if (gw_json_int(object, key, 0) > 0) {
+        append_number(out, label, object, key);
+    }
+}
+
 static void
 append_time(GString *out, const char *label, const json_t *object, const char *key)
 {
@@ -64,8 +73,9 @@ append_bytes(GString *out, const json_t *move)
         const char *key;
         const char *label;
     } causes[] = {
-        {"page", "  pages"},      {"zero", "  zero pages"},  {"opaque", "  devices"},
-        {"control", "  control"}, {"overhead", "  framing"},
+        {"page", "  pages"},      {"zero", "  zero pages"},  {"same", "  same pages"},
+        {"delta", "  changes"},   {"reference", "  known"},  {"opaque", "  devices"},
+        {"control", "  control"}, {"overhead", "  framing"}, {"resent", "  sent again"},
     };
     const json_t *bytes = json_object_get(move, "bytes");
 
@@ -79,12 +89,66 @@ append_bytes(GString *out, const json_t *move)
                                  : g_strdup_printf("%s for %s of QEMU's stream", wire, stream);
     append_row(out, "sent", total);
     for (size_t i = 0; i < G_N_ELEMENTS(causes); i++) {
-        if (gw_json_int(bytes, causes[i].key, -1) >= 0) {
+        if (gw_json_int(bytes, causes[i].key, 0) > 0) {
             g_autofree char *value = gw_text_size(bytes, causes[i].key);
             append_row(out, causes[i].label, value);
         }
     }
 }
+
+static void
+append_size(GString *out, const char *label, const json_t *object, const char *key)
+{
+    if (gw_json_int(object, key, 0) > 0) {
+        g_autofree char *value = gw_text_size(object, key);
+        append_row(out, label, value);
+    }
+}
+
+/* µs, for people. */
+static void
+append_us(GString *out, const char *label, const json_t *object, const char *key)
+{
+    if (gw_json_int(object, key, 0) > 0) {
+        g_autofree char *value = gw_format_duration(gw_json_int(object, key, 0));
+        append_row(out, label, value);
+    }
+}
+
+static void
+append_real(GString *out, const char *label, const json_t *object, const char *key)
+{
+    if (json_is_real(json_object_get(object, key))) {
+        g_autofree char *value =
+            g_strdup_printf("%.2f", json_real_value(json_object_get(object, key)));
+        append_row(out, label, value);
+    }
+}
+
+typedef void (*AppendFn)(GString *out, const char *label, const json_t *object, const char *key);
+
+typedef struct Row {
+    AppendFn append;
+    const char *label;
+    const char *key;
+} Row;
+
+static void
+append_rows(GString *out, const json_t *object, const Row *rows)
+{
+    for (; rows->append; rows++) {
+        rows->append(out, rows->label, object, rows->key);
+    }
+}
+
+/* What was counted at one end. */
+static const Row end_rows[] = {
+    {append_us, "processor", "cpu_us"},
+    {append_us, "QEMU and guest", "qemu_cpu_us"},
+    {append_size, "memory", "memory_bytes"},
+    {append_text, "digest", "digest"},
+    {0},
+};
 
 static void
 append_verify(GString *out, const json_t *move)
@@ -103,14 +167,40 @@ append_verify(GString *out, const json_t *move)
 static void
 append_figures(GString *out, const json_t *move)
 {
-    append_ms(out, "total time", move, "total_ms");
-    append_ms(out, "downtime", move, "downtime_ms");
-    append_ms(out, "  by QEMU", move, "downtime_qemu_ms");
-    append_number(out, "rounds", move, "rounds");
+    static const Row times[] = {
+        {append_ms, "total time", "total_ms"},
+        {append_ms, "downtime", "downtime_ms"},
+        {append_ms, "  by QEMU", "downtime_qemu_ms"},
+        {append_number, "rounds", "rounds"},
+        {0},
+    };
+    static const Row rows[] = {
+        {append_number, "pages", "pages"},
+        {append_count, "  same", "same_pages"},
+        {append_count, "  changed", "delta_pages"},
+        {append_count, "  known there", "reference_pages"},
+        {append_count, "  ... not", "reference_misses"},
+        {append_number, "zero pages", "zero_pages"},
+        {append_number, "connections", "connections"},
+        {append_count, "  replaced", "reconnects"},
+        {append_us, "round trip", "rtt_us"},
+        {append_size, "highest rate/s", "highest_rate_bytes_s"},
+        {append_real, "  used of it", "link_use"},
+        {append_real, "core-s per GiB", "core_s_per_gib"},
+        {append_real, "  at target", "target_core_s_per_gib"},
+        {0},
+    };
+    const json_t *at_target = json_object_get(move, "at_target");
+
+    append_rows(out, move, times);
     append_bytes(out, move);
-    append_number(out, "pages", move, "pages");
-    append_number(out, "zero pages", move, "zero_pages");
-    append_text(out, "digest", move, "digest");
+    append_rows(out, move, rows);
+    append_rows(out, move, end_rows);
+    if (json_is_object(at_target)) {
+        g_string_append(out, "at the target\n");
+        append_ms(out, "guest start", at_target, "start_ms");
+        append_rows(out, at_target, end_rows);
+    }
     append_verify(out, move);
 }
 
@@ -163,6 +253,8 @@ gw_report_details(const json_t *move)
         {"target", "target"},
         {"role here", "role"},
         {"transport", "transport"},
+        {"  because", "transport_reason"},
+        {"encodings", "encodings"},
         {"state", "state"},
         {"outcome", "outcome"},
         {"reason", "reason"},
@@ -210,6 +302,11 @@ gw_report_plan(const json_t *plan)
             g_autofree char *safe = gw_text_escape(remedy, false);
             g_string_append_printf(out, "%*s-> %s\n", 9 + LABEL_COLUMNS + 2, "", safe);
         }
+    }
+    if (json_object_get(plan, "transport")) {
+        g_autofree char *transport = gw_text_escape(gw_json_str(plan, "transport", "?"), false);
+        g_autofree char *reason = gw_text_escape(gw_json_str(plan, "transport_reason", ""), false);
+        g_string_append_printf(out, "transport %s: %s\n", transport, reason);
     }
     g_string_append_printf(out, "%s can%s be moved from %s to %s\n", vm,
                            gw_json_bool(plan, "ok", false) ? "" : "not", source, target);

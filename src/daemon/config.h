@@ -43,6 +43,9 @@ typedef struct GwConfig {
     int64_t downtime_limit_ms;
     int64_t max_bandwidth; /* bytes per second, 0: no limit */
     GwConfigRange direct_ports;
+    int64_t connections; /* 0: by measure */
+    char *congestion;    /* "": the system's */
+    int64_t silence_ms;
     int64_t max_incoming;
     int64_t history;
     int64_t visits_size; /* bytes, 0: none are kept */

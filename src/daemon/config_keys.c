@@ -81,6 +81,17 @@ const GwConfigKey gw_config_keys[] = {
     {"migration", "visits-age", GW_CONFIG_DURATION, MEMBER(visits_age_ms), .default_text = "24 h",
      .min = MINUTE, .max = 365 * 24 * HOUR, .help = "How long it is kept."},
 
+    {"lane", "connections", GW_CONFIG_NUMBER, MEMBER(connections), .default_text = "0", .max = 8,
+     .help = "TCP connections that a move uses at once, unless it says else. 0: by measure of the\n"
+             "round trip and this host's cores."},
+    {"lane", "congestion", GW_CONFIG_TEXT, MEMBER(congestion), .default_text = "", .max = 15,
+     .help = "TCP's congestion control between hosts, e.g. bbr or cubic, if the kernel has it.\n"
+             "Empty: the system's."},
+    {"lane", "silence", GW_CONFIG_DURATION, MEMBER(silence_ms), .default_text = "3 s", .min = 200,
+     .max = MINUTE,
+     .help =
+         "A connection that is silent for so long is in doubt: another one is opened beside it."},
+
     {"log", "level", GW_CONFIG_CHOICE, MEMBER(log_level), .reloads = true, .default_text = "info",
      .choices = levels, .help = "info tells what an operator wants to read, debug everything."},
 };

@@ -257,10 +257,10 @@ on_moves_loaded(json_t *moves, const GError *error, void *data)
 }
 
 static GwLane *
-connect_for_move(const char *host, const GwLaneHandlers *handlers, void *data, void *network,
-                 GError **error)
+connect_for_move(const char *host, const GwLaneWishes *wishes, const GwLaneHandlers *handlers,
+                 void *data, void *network, GError **error)
 {
-    return gw_peers_connect(network, host, handlers, data, error);
+    return gw_peers_connect(network, host, wishes, handlers, data, error);
 }
 
 static const char *
@@ -300,6 +300,7 @@ on_peers_loaded(const GError *error, void *data)
         .refuse_timeout_ms = config->refuse_timeout_ms,
         .downtime_limit_ms = config->downtime_limit_ms,
         .max_bandwidth = (uint64_t)config->max_bandwidth,
+        .connections = (unsigned)config->connections,
         .direct_port_min = config->direct_ports.min,
         .direct_port_max = config->direct_ports.max,
         .max_history = (unsigned)config->history,
@@ -308,6 +309,20 @@ on_peers_loaded(const GError *error, void *data)
     daemon->moves = gw_moves_new(&options, on_moves_loaded, daemon);
     gw_peers_serve(daemon->peers, "move", gw_moves_serve, daemon->moves);
     share_caps(daemon);
+}
+
+/* Any is better than no moves at all. */
+static const char *
+usable_congestion(const GwConfig *config)
+{
+    const char *name = null_if_empty(config->congestion);
+    g_autoptr(GError) error = NULL;
+
+    if (name && !gw_lane_check_congestion(name, &error)) {
+        gw_warn(NULL, "[lane] congestion: %s; the system's is used", error->message);
+        return NULL;
+    }
+    return name;
 }
 
 static void
@@ -328,6 +343,8 @@ on_vms_loaded(GwVm *vm, const GError *error, void *data)
         .port = (uint16_t)config->peer_port,
         .connect_timeout_ms = config->connect_timeout_ms,
         .session_timeout_ms = config->session_timeout_ms,
+        .congestion = usable_congestion(config),
+        .silence_ms = config->silence_ms,
         .describe = describe,
         .data = daemon,
     };

@@ -28,6 +28,7 @@ struct GwIncoming {
     char *bind_address;
     uint16_t port;
     int64_t session_timeout_ms;
+    const char *congestion;
     bool (*is_known)(const char *name, void *data);
     json_t *(*describe)(void *data);
     void *data;
@@ -196,6 +197,7 @@ gw_incoming_listen(GwIncoming *incoming, GwLaneCredentials *credentials, GError 
         .port = incoming->port,
         .credentials = credentials,
         .session_timeout_ms = incoming->session_timeout_ms,
+        .congestion = incoming->congestion,
         .max_sessions = MAX_SESSIONS,
     };
 
@@ -234,6 +236,7 @@ gw_incoming_new(const GwIncomingOptions *options)
     incoming->bind_address = g_strdup(options->bind_address);
     incoming->port = options->port;
     incoming->session_timeout_ms = options->session_timeout_ms;
+    incoming->congestion = options->congestion;
     incoming->is_known = options->is_known;
     incoming->describe = options->describe;
     incoming->data = options->data;

@@ -14,6 +14,7 @@ typedef struct GwIncomingOptions {
     const char *bind_address;
     uint16_t port;
     int64_t session_timeout_ms;
+    const char *congestion; /* nullable */
     bool (*is_known)(const char *name, void *data);
     json_t *(*describe)(void *data); /* the answer to "info" */
     void *data;

@@ -24,7 +24,7 @@
 #define HOST_PREFIX "host/"
 
 typedef struct Host {
-    char *address;
+    char **addresses; /* one at least */
     uint16_t port;
 } Host;
 
@@ -36,6 +36,8 @@ struct GwPeers {
     uint16_t port;
     int64_t connect_timeout_ms;
     int64_t session_timeout_ms;
+    char *congestion;
+    int64_t silence_ms;
     json_t *(*describe)(void *data);
     void *describe_data;
     GwPeersDoneFn loaded;
@@ -70,7 +72,7 @@ host_free(void *data)
     Host *host = data;
 
     if (host) {
-        g_free(host->address);
+        g_strfreev(host->addresses);
         g_free(host);
     }
 }
@@ -162,20 +164,55 @@ describe(void *data)
 
 /* --- the table -------------------------------------------------------------------------------- */
 
+/* Until 0.1 a record had one "address". */
+static char **
+stored_addresses(const json_t *value)
+{
+    g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+    const char *only = gw_json_str(value, "address", NULL);
+    const json_t *address;
+    size_t i;
+
+    json_array_foreach(json_object_get(value, "addresses"), i, address)
+    {
+        if (json_is_string(address)) {
+            g_strv_builder_add(builder, json_string_value(address));
+        }
+    }
+    if (only) {
+        g_strv_builder_add(builder, only);
+    }
+    return g_strv_builder_end(builder);
+}
+
+static json_t *
+address_array(const Host *host)
+{
+    json_t *array = json_array();
+
+    for (char **address = host->addresses; *address; address++) {
+        json_array_append_new(array, json_string(*address));
+    }
+    return array;
+}
+
 static Host *
 parse_host(const char *name, const void *text, size_t len, GError **error)
 {
     g_autoptr(json_t) value = gw_json_parse(text, len, 4096, name, error);
-    const char *address;
     int64_t port;
 
     if (!value || !gw_check_name("host name", name, error) ||
-        !gw_json_need_string(value, "address", &address, error) ||
         !gw_json_need_int(value, "port", 1, 65535, &port, error)) {
         return NULL;
     }
+    g_auto(GStrv) addresses = stored_addresses(value);
+    if (!addresses[0]) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "it has no address");
+        return NULL;
+    }
     Host *host = g_new0(Host, 1);
-    host->address = g_strdup(address);
+    host->addresses = g_steal_pointer(&addresses);
     host->port = (uint16_t)port;
     return host;
 }
@@ -290,26 +327,66 @@ on_committed(const GwStoreTxnResult *result, const GError *error, void *data)
     change_report(change, taken ? taken : error);
 }
 
-/* The new host's record, checked; NULL with the reason. */
-static Host *
-check_new_host(GwPeers *peers, const char *name, const char *address, uint16_t port, GError **error)
+/* Adds what stands between two commas to @out; all of them have the same port. */
+static bool
+add_address(const char *name, const char *text, GPtrArray *out, uint16_t *port, GError **error)
 {
     g_autofree char *bare = NULL;
     uint16_t given_port = 0;
 
-    if (!gw_check_name("host name", name, error) ||
-        !gw_address_parse(address, &bare, &given_port, error)) {
+    if (!gw_address_parse(text, &bare, &given_port, error)) {
+        return false;
+    }
+    if (*port && given_port && *port != given_port) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "two ports are given for host '%s', %u and %u: leave one out", name, given_port,
+                    *port);
+        return false;
+    }
+    if (g_ptr_array_find_with_equal_func(out, bare, g_str_equal, NULL)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "address '%s' of host '%s' is given twice",
+                    bare, name);
+        return false;
+    }
+    *port = given_port ? given_port : *port;
+    g_ptr_array_add(out, g_steal_pointer(&bare));
+    return true;
+}
+
+static Host *
+parse_addresses(const char *name, const char *text, uint16_t port, GError **error)
+{
+    g_autoptr(GPtrArray) addresses = g_ptr_array_new_with_free_func(g_free);
+    g_auto(GStrv) words = g_strsplit(text, ",", GW_PEER_MAX_ADDRESSES + 1);
+
+    if (g_strv_length(words) > GW_PEER_MAX_ADDRESSES) {
+        g_set_error(error, GW_ERROR, GW_ERROR_TOO_LARGE, "host '%s' can have at most %d addresses",
+                    name, GW_PEER_MAX_ADDRESSES);
+        return NULL;
+    }
+    for (char **word = words; *word; word++) {
+        if (!add_address(name, g_strstrip(*word), addresses, &port, error)) {
+            return NULL;
+        }
+    }
+    g_ptr_array_add(addresses, NULL);
+    Host *host = g_new0(Host, 1);
+    host->addresses = (char **)g_ptr_array_steal(addresses, NULL);
+    host->port = port ? port : GW_PEER_DEFAULT_PORT;
+    return host;
+}
+
+/* The new host's record, checked; NULL with the reason. */
+static Host *
+check_new_host(GwPeers *peers, const char *name, const char *addresses, uint16_t port,
+               GError **error)
+{
+    if (!gw_check_name("host name", name, error)) {
         return NULL;
     }
     if (g_str_equal(name, peers->host_name)) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "'%s' is this host itself: add the other hosts", name);
-        return NULL;
-    }
-    if (port && given_port && port != given_port) {
-        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
-                    "two ports are given for host '%s', %u and %u: leave one out", name, given_port,
-                    port);
         return NULL;
     }
     if (g_tree_lookup(peers->hosts, name)) {
@@ -322,26 +399,23 @@ check_new_host(GwPeers *peers, const char *name, const char *address, uint16_t p
                     MAX_HOSTS);
         return NULL;
     }
-    Host *host = g_new0(Host, 1);
-    host->address = g_steal_pointer(&bare);
-    host->port = port ? port : given_port ? given_port : GW_PEER_DEFAULT_PORT;
-    return host;
+    return parse_addresses(name, addresses, port, error);
 }
 
 void
-gw_peers_add(GwPeers *peers, const char *name, const char *address, uint16_t port,
+gw_peers_add(GwPeers *peers, const char *name, const char *addresses, uint16_t port,
              GwPeersDoneFn callback, void *data)
 {
     Change *change = change_new(peers, name, callback, data);
 
-    change->host = check_new_host(peers, name, address, port, &change->error);
+    change->host = check_new_host(peers, name, addresses, port, &change->error);
     if (!change->host) {
         change->idle = g_idle_add(on_refused_change, change);
         return;
     }
     g_autofree char *key = host_key(name);
     g_autoptr(json_t) value = json_object();
-    gw_json_set_str(value, "address", change->host->address);
+    json_object_set_new(value, "addresses", address_array(change->host));
     gw_json_set_int(value, "port", change->host->port);
     g_autofree char *text = gw_json_text(value);
     GwStoreTxn *txn = gw_store_txn_new();
@@ -380,16 +454,17 @@ gw_peers_address(GwPeers *peers, const char *name)
 {
     const Host *host = g_tree_lookup(peers->hosts, name);
 
-    return host ? host->address : NULL;
+    return host ? host->addresses[0] : NULL;
 }
 
 /* --- sessions to other hosts ------------------------------------------------------------------ */
 
 GwLane *
-gw_peers_connect(GwPeers *peers, const char *name, const GwLaneHandlers *handlers, void *data,
-                 GError **error)
+gw_peers_connect(GwPeers *peers, const char *name, const GwLaneWishes *wishes,
+                 const GwLaneHandlers *handlers, void *data, GError **error)
 {
     const Host *host = g_tree_lookup(peers->hosts, name);
+    const GwLaneWishes none = {0};
 
     if (g_str_equal(name, peers->host_name)) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "'%s' is this host itself", name);
@@ -402,13 +477,19 @@ gw_peers_connect(GwPeers *peers, const char *name, const GwLaneHandlers *handler
     if (!peers->credentials && !gw_peers_reload_identity(peers, error)) {
         return NULL;
     }
+    wishes = wishes ? wishes : &none;
     const GwLaneConnect options = {
-        .address = host->address,
+        .address = host->addresses[0],
+        .more_addresses = (const char *const *)host->addresses + 1,
         .port = host->port,
         .expected_name = name,
         .credentials = peers->credentials,
         .connect_timeout_ms = peers->connect_timeout_ms,
         .session_timeout_ms = peers->session_timeout_ms,
+        .n_links = wishes->n_links,
+        .encodings_off = wishes->encodings_off,
+        .congestion = peers->congestion,
+        .silence_ms = peers->silence_ms,
     };
     return gw_lane_connect(&options, handlers, data);
 }
@@ -448,8 +529,10 @@ static gboolean
 ask_host(void *name, void *value, void *data)
 {
     const Host *host = value;
+    json_t *entry = new_entry(name, host->addresses[0], host->port, false);
 
-    gw_query_ask(data, name, new_entry(name, host->address, host->port, false));
+    json_object_set_new(entry, "addresses", address_array(host));
+    gw_query_ask(data, name, entry);
     return FALSE;
 }
 
@@ -493,6 +576,8 @@ gw_peers_new(const GwPeersOptions *options, GwPeersDoneFn loaded, void *data)
     peers->port = options->port ? options->port : GW_PEER_DEFAULT_PORT;
     peers->connect_timeout_ms = options->connect_timeout_ms;
     peers->session_timeout_ms = options->session_timeout_ms;
+    peers->congestion = g_strdup(options->congestion);
+    peers->silence_ms = options->silence_ms;
     peers->describe = options->describe;
     peers->describe_data = options->data;
     peers->loaded = loaded;
@@ -505,6 +590,7 @@ gw_peers_new(const GwPeersOptions *options, GwPeersDoneFn loaded, void *data)
         .bind_address = peers->bind_address,
         .port = peers->port,
         .session_timeout_ms = peers->session_timeout_ms,
+        .congestion = peers->congestion,
         .is_known = is_known,
         .describe = describe,
         .data = peers,
@@ -532,5 +618,6 @@ gw_peers_free(GwPeers *peers)
     g_free(peers->host_name);
     g_free(peers->pki_dir);
     g_free(peers->bind_address);
+    g_free(peers->congestion);
     g_free(peers);
 }

@@ -152,7 +152,7 @@ gw_query_ask(GwQuery *query, const char *name, json_t *entry)
     ask->query = query;
     ask->entry = entry;
     g_ptr_array_add(query->asks, ask);
-    ask->lane = gw_peers_connect(query->peers, name, &handlers, ask, &error);
+    ask->lane = gw_peers_connect(query->peers, name, NULL, &handlers, ask, &error);
     if (!ask->lane) {
         ask_ended(ask, error);
     }

@@ -126,6 +126,7 @@ typedef struct GwBatchEncoder GwBatchEncoder;
 /* How much is to be done; may be another from batch to batch. */
 typedef struct GwBatchEffort {
     const GwCodec *codec; /* is tried on every body; what it does not shrink goes plain */
+    int level;            /* the codec's, if it has any */
     bool zstd_deltas;     /* deltas also of content that moved: page_delta.h, second form */
     GwRefSource *images;  /* where pages that were never sent are looked up, NULL: nowhere */
     GwRefSource *visit;   /* the same, for the VM's earlier visit */

@@ -277,6 +277,9 @@ encode_body(GwBatchEncoder *encoder, GwFrame **frame, GwFramePool *pool, GwCodec
         encoder->codec_states[codec->id] = codec->encoder_new();
         encoder->codec_ready[codec->id] = true;
     }
+    if (codec->set_level) {
+        codec->set_level(encoder->codec_states[codec->id], encoder->effort->level);
+    }
     g_autoptr(GwFrame) packed = gw_frame_new(pool, GW_FRAME_RAM, GW_BATCH_MAX_BYTES);
 
     if (packed) {

@@ -26,6 +26,8 @@ typedef struct GwCodec {
     void (*encoder_free)(void *encoder);
     void *(*decoder_new)(void);
     void (*decoder_free)(void *decoder);
+    /* From the next encode() on; NULL: there are no levels. */
+    void (*set_level)(void *encoder, int level);
     /* Bytes written to @out, or 0 if the result does not fit into @out_len. */
     size_t (*encode)(void *encoder, const uint8_t *in, size_t in_len, uint8_t *out, size_t out_len);
     /* Exactly @out_len bytes: either in @out, or @in itself when nothing is to be done; NULL if @in

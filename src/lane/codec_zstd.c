@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Zstandard at level 1, one frame per batch body.
+ * Zstandard, at level 1 unless told otherwise, one frame per batch body.
  *
  * A state is one zstd context, owned by one worker thread and reused. Memory: about 1 MiB for the
  * encoder at 256 KiB bodies, 100 KiB for the decoder, which decodes straight into the caller's
@@ -11,7 +11,7 @@
 
 #include <zstd.h>
 
-#define ZSTD_LEVEL 1
+#define DEFAULT_LEVEL 1
 
 static void *
 zstd_encoder_new(void)
@@ -21,10 +21,16 @@ zstd_encoder_new(void)
     if (!context) {
         g_error("out of memory for a zstd context");
     }
-    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, ZSTD_LEVEL);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, DEFAULT_LEVEL);
     /* The batch header has the size already. */
     ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
     return context;
+}
+
+static void
+zstd_set_level(void *encoder, int level)
+{
+    ZSTD_CCtx_setParameter(encoder, ZSTD_c_compressionLevel, level);
 }
 
 static void
@@ -73,6 +79,7 @@ const GwCodec gw_codec_zstd = {
     .encoder_free = zstd_encoder_free,
     .decoder_new = zstd_decoder_new,
     .decoder_free = zstd_decoder_free,
+    .set_level = zstd_set_level,
     .encode = zstd_encode,
     .decode = zstd_decode,
 };

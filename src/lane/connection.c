@@ -25,6 +25,8 @@
 /* What TCP keeps unsent below the connection: more would only lengthen the queue. */
 #define NOTSENT_LOWAT_BYTES (128 * 1024)
 
+#define CONGESTION_LIST "/proc/sys/net/ipv4/tcp_available_congestion_control"
+
 /* gw_lane_free() may take so long on a connection that does not move. */
 #define ABANDON_US (100 * 1000)
 
@@ -70,6 +72,27 @@ gw_connection_tune(int fd, int64_t timeout_ms, const char *congestion)
         gw_debug(NULL, "the kernel does not offer congestion control '%s': %s", congestion,
                  g_strerror(errno));
     }
+}
+
+bool
+gw_lane_check_congestion(const char *name, GError **error)
+{
+    g_auto(GwFd) fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    g_autofree char *offered = NULL;
+
+    if (fd >= 0 &&
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name)) == 0) {
+        return true;
+    }
+    int errnum = errno;
+    if (g_file_get_contents(CONGESTION_LIST, &offered, NULL, NULL)) {
+        g_strstrip(offered);
+    }
+    g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED,
+                "this kernel does not offer TCP congestion control '%s' (%s); it offers: %s", name,
+                g_strerror(errnum),
+                offered ? offered : "nobody knows, " CONGESTION_LIST " is not there");
+    return false;
 }
 
 /* --- frames, never waiting -------------------------------------------------------------------- */

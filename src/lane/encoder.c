@@ -110,7 +110,6 @@ static void
 encode(GwEncoder *encoder, GwBatchEncoder *codec, Job *job, uint64_t *cpu_us)
 {
     GwBatch *batch = job->batch;
-    uint64_t raw_bytes = batch->content_bytes;
 
     job->taken = true;
     pthread_mutex_unlock(&encoder->lock);
@@ -119,7 +118,6 @@ encode(GwEncoder *encoder, GwBatchEncoder *codec, Job *job, uint64_t *cpu_us)
     pthread_mutex_lock(&encoder->lock);
     job->frame = frame;
     job->ready = true;
-    encoder->figures.raw_bytes += raw_bytes;
     encoder->figures.cpu_us += now_us - *cpu_us;
     *cpu_us = now_us;
     g_queue_push_tail(&encoder->batches, batch);
@@ -264,6 +262,7 @@ gw_encoder_figures(GwEncoder *encoder, GwEncoderFigures *out)
 {
     pthread_mutex_lock(&encoder->lock);
     *out = encoder->figures;
+    out->n_workers = encoder->n_workers;
     out->memory_bytes = (uint64_t)encoder->n_workers * WORKER_BYTES +
                         (uint64_t)encoder->n_batches * 2 * GW_BATCH_MAX_BODY_BYTES;
     pthread_mutex_unlock(&encoder->lock);

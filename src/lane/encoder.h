@@ -44,8 +44,8 @@ void gw_encoder_drain(GwEncoder *encoder);
 typedef struct GwEncoderFigures {
     uint64_t waited_us;    /* by the stream thread, for a batch */
     uint64_t cpu_us;       /* of the workers */
-    uint64_t raw_bytes;    /* encoded: contents and opaque bytes as they were given */
     uint64_t memory_bytes; /* now, at most */
+    unsigned n_workers;
 } GwEncoderFigures;
 
 void gw_encoder_figures(GwEncoder *encoder, GwEncoderFigures *out);

@@ -50,6 +50,7 @@
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
  *     NEED, FILL  about references that a target cannot prove: image_ref.h
+ *     PROBE       any bytes, without a meaning: the sender measures the link
  *
  * Ordered types are CONTROL, STREAM_BEGIN, BLOCK, RAM, CHECKPOINT and STREAM_END.
  * Pure; any thread. Errors: GW_ERROR_PROTOCOL, GW_ERROR_UNSUPPORTED for versions.
@@ -75,6 +76,7 @@
 #define GW_LANE_MAX_LINKS     8u
 /* Of one direction, ordered frames that are sent and not acknowledged. */
 #define GW_LANE_MAX_UNACKED     16384u
+#define GW_PROBE_MAX_BYTES      65536u
 #define GW_REFUSE_MAX_BYTES     4096u
 #define GW_BLOCK_NAME_MAX_BYTES 255u
 #define GW_DIGEST_BYTES         16u
@@ -96,6 +98,7 @@ typedef enum GwFrameType {
     GW_FRAME_STREAM_BEGIN = 12,
     GW_FRAME_NEED = 14,
     GW_FRAME_FILL = 15,
+    GW_FRAME_PROBE = 20,
 } GwFrameType;
 
 typedef enum GwChannel {

@@ -523,6 +523,13 @@ gw_lane_start_stream(GwLane *lane, int fd, GError **error)
 }
 
 void
+gw_lane_measure(GwLane *lane)
+{
+    __atomic_store_n(&lane->burst_wanted, true, __ATOMIC_RELAXED);
+    wake_all(lane);
+}
+
+void
 gw_lane_finish(GwLane *lane)
 {
     pthread_mutex_lock(&lane->lock);

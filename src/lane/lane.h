@@ -81,6 +81,7 @@ typedef struct GwLaneStats {
     uint64_t in_flight_bytes; /* handed to TCP or queued, not acknowledged by the peer */
     uint64_t rate_bytes_s;    /* what the peer acknowledged, over the last second */
     uint64_t rtt_us;          /* smallest seen */
+    uint64_t burst_bytes_s;   /* by gw_lane_measure(); 0: not known */
     uint64_t cpu_us;          /* of this lane's worker threads */
     uint64_t memory_bytes;    /* held for the stream: tags, copies, buffers, indexes */
     bool opaque;              /* the parser has handed the rest over */
@@ -132,6 +133,18 @@ typedef struct GwLaneConnect {
     int64_t silence_ms; /* after which a connection is in doubt and another one opened; 0: 3000 */
 } GwLaneConnect;
 
+/* What a session's owner may wish for; zero is the default. As in GwLaneConnect. */
+typedef struct GwLaneWishes {
+    unsigned n_links;
+    unsigned encodings_off;
+} GwLaneWishes;
+
+/*
+ * Whether this kernel has TCP's congestion control of that name, after loading its module if there
+ * is one. GW_ERROR_UNSUPPORTED names those that it has.
+ */
+bool gw_lane_check_congestion(const char *name, GError **error) GW_MUST_USE;
+
 /*
  * Starts a session; everything, also failure to resolve or connect, is told by the handlers.
  * Transfer full: free it with gw_lane_free() at any time, also from within a handler.
@@ -180,6 +193,12 @@ void gw_lane_note_visit(GwLane *lane, GwVisitTags *tags);
  * per session. A peer that sends stream frames before the target called this is held back.
  */
 bool gw_lane_start_stream(GwLane *lane, int fd, GError **error) GW_MUST_USE;
+
+/*
+ * Measures how fast the link is, with at most 4 MiB that mean nothing, for 20 ms; the result comes
+ * to be in the stats. Once per session, after ready(), on the side that connected.
+ */
+void gw_lane_measure(GwLane *lane);
 
 /* --- server ----------------------------------------------------------------------------------- */
 

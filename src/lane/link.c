@@ -279,6 +279,10 @@ use_connection(GwLink *link)
         /* The clock goes before sending: it may call for a ping. */
         look_at_connection_silence(link, gw_now_us());
         look_at_finish(link);
+        if (link->index == 0 &&
+            __atomic_exchange_n(&link->lane->burst_wanted, false, __ATOMIC_RELAXED)) {
+            gw_link_burst_begin(link, gw_now_us());
+        }
         usable = gw_link_send_turn(link, &error);
     }
     if (!usable) {

@@ -18,6 +18,16 @@ typedef enum GwLinkFate {
     GW_LINK_BREACHED,   /* the peer sent what it must not */
 } GwLinkFate;
 
+/* See link_burst.c. */
+typedef struct GwLinkBurst {
+    bool running;
+    bool in_second_half;
+    int64_t began_us; /* 0: never */
+    int64_t middle_us;
+    uint64_t first_bytes;
+    uint64_t sent_bytes;
+} GwLinkBurst;
+
 struct GwLink {
     /* --- constant --- */
     GwLane *lane;
@@ -55,6 +65,7 @@ struct GwLink {
     bool ping_pending;
     bool pong_pending;
     uint64_t pong_token;
+    GwLinkBurst burst;
     int64_t cpu_us;
 
     /* --- link thread of the connecting side --- */
@@ -93,6 +104,14 @@ void gw_link_reopen_soon(GwLink *link, int64_t now_us);
 void gw_link_stop_reopening(GwLink *link);
 /* When gw_link_reopen() has to be called, at the latest. */
 int64_t gw_link_reopen_due(const GwLink *link);
+
+/* --- link_burst.c ----------------------------------------------------------------------------- */
+
+void gw_link_burst_begin(GwLink *link, int64_t now_us);
+/* The next frame of it; NULL: none. */
+GwFrame *gw_link_burst_next(GwLink *link, int64_t now_us);
+/* Whether this PONG belongs to it. */
+bool gw_link_burst_pong(GwLink *link, uint64_t number, int64_t now_us);
 
 /* --- link_frames.c ---------------------------------------------------------------------------- */
 

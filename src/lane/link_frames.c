@@ -55,6 +55,8 @@ handle_number(GwLink *link, const GwFrame *frame, GError **error)
     if (frame->header.type == GW_FRAME_PING) {
         link->pong_pending = true;
         link->pong_token = number;
+    } else if (gw_link_burst_pong(link, number, now_us)) {
+        return true;
     } else if (link->ping_token != 0 && number == link->ping_token) {
         gw_outbox_rtt(link->lane->outbox, now_us - (int64_t)link->ping_token, now_us);
         link->ping_token = 0;
@@ -119,6 +121,8 @@ handle_frame(GwLink *link, GwFrame *frame, GError **error)
     case GW_FRAME_NEED:
     case GW_FRAME_FILL:
         return handle_about_references(link, own, error);
+    case GW_FRAME_PROBE:
+        return true;
     case GW_FRAME_GOODBYE:
         link->fate = GW_LINK_PEER_ENDED;
         g_set_error(error, GW_ERROR, GW_ERROR_CANCELLED, "%s finished the session", peer);
@@ -274,6 +278,10 @@ next_frame(GwLink *link, int64_t now_us)
         link->ping_pending = false;
         link->ping_token = (uint64_t)now_us;
         return make_number_frame(link, GW_FRAME_PING, link->ping_token);
+    }
+    GwFrame *burst = gw_link_burst_next(link, now_us);
+    if (burst) {
+        return burst;
     }
     if (link->goodbye_pending) {
         link->goodbye_pending = false;

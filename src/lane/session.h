@@ -8,6 +8,7 @@
  *                    server.c    listening, and which session a connection belongs to
  *     entry thread   entry.c     the server's: one connection until its session is known
  *     link threads   link.c      one each: its connection, frames both ways, pings, timeouts
+ *                    link_burst.c  ... how fast it is, measured
  *                    reopen.c    the connecting side's: getting a connection, again and again
  *     inbox thread   target.c    ordered frames of the peer: control messages, QEMU's stream
  *     desk thread    ref_desk.c  references of frames that wait in the inbox
@@ -93,6 +94,7 @@ struct GwLane {
     int64_t heard_us;                 /* when bytes came last, over any link */
     bool confirmed;                   /* the peer has used the session */
     GwRefKeep *keep; /* set once, if at all, by the main context before the stream starts */
+    bool burst_wanted;                /* by gw_lane_measure() */
 
     /* --- main context --- */
     GMainContext *context;

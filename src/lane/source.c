@@ -4,14 +4,16 @@
  *
  * Owns parser, page model, encoder and the socket to QEMU, which is closed when the thread
  * ends: that is how QEMU learns of a session that died. It reads only while the window has room, so
- * back-pressure reaches QEMU through its socket.
+ * back-pressure reaches QEMU through its socket; room is asked for again with every batch.
  *
  * A batch leaves when it is full, or when QEMU has been silent for LINGER_MS. Every
  * CHECKPOINT_BYTES the digest over all that was taken so far goes behind the batch that it ends
  * with. Memory: 1 MiB beside the page model's and the encoder's. Fails by a stream_end with an
  * error; the peer then gets a stream that ends early.
  */
+#include "base/processor.h"
 #include "base/units.h"
+#include "lane/adapt.h"
 #include "lane/batch.h"
 #include "lane/digest.h"
 #include "lane/encoder.h"
@@ -28,8 +30,10 @@
 #define LINGER_MS        1
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
 
-/* From here on a delta that takes as long as the page itself does not pay: 1 Gbit/s. */
-#define FAST_BYTES_S (125u * 1000u * 1000u)
+/* A wait for room that is more than a turn of the lock, and so many batches are then encoded one
+ * after the other. */
+#define BLOCKED_US      200
+#define CAREFUL_BATCHES 8u
 
 typedef struct GwSource {
     GwLane *lane;
@@ -42,6 +46,13 @@ typedef struct GwSource {
     uint64_t next_checkpoint;
     int64_t cpu_us;
     uint64_t workers_cpu_us; /* that were counted */
+
+    unsigned n_careful; /* batches that are still to be encoded one after the other */
+    GwAdapt adapt;
+    int64_t sampled_us;            /* when the period began for which is measured: */
+    int64_t waited_link_us;        /* in it */
+    GwEncoderFigures encoder_then; /* at its beginning */
+    GwProcessorTimes times_then;
 } GwSource;
 
 static void
@@ -113,31 +124,81 @@ count(GwSource *source)
     gw_lane_count_cpu(lane, &source->cpu_us);
 }
 
-static GwBatchEffort
-choose_effort(const GwSource *source)
+/* Looks what the stream was waiting for, and how much work is right from now on. */
+static void
+adapt(GwSource *source)
 {
-    GwRefSource *references = source->lane->references;
-    unsigned off = source->lane->encodings_off;
-    bool zstd = !(off & GW_ENCODING_ZSTD);
-    GwOutboxFigures figures;
+    int64_t now_us = gw_now_us();
+    GwProcessorTimes times = source->times_then;
+    GwEncoderFigures encoder;
+    GwOutboxFigures outbox;
 
-    gw_outbox_figures(source->lane->outbox, gw_now_us(), &figures);
-    return (GwBatchEffort){.codec = zstd ? &gw_codec_zstd : &gw_codec_plain,
-                           .images = off & GW_ENCODING_REFERENCE ? NULL : references,
-                           .visit = off & GW_ENCODING_VISIT ? NULL : references,
-                           .zstd_deltas = zstd && figures.rate_bytes_s < FAST_BYTES_S};
+    if (now_us - source->sampled_us < GW_ADAPT_PERIOD_US) {
+        return;
+    }
+    gw_encoder_figures(source->encoder, &encoder);
+    gw_outbox_figures(source->lane->outbox, now_us, &outbox);
+    (void)gw_processor_times(&times);
+    GwAdaptSample sample = {
+        .period_us = now_us - source->sampled_us,
+        .waited_link_us = source->waited_link_us,
+        .waited_encoder_us = (int64_t)(encoder.waited_us - source->encoder_then.waited_us),
+        .encoder_cpu_us = (int64_t)(encoder.cpu_us - source->encoder_then.cpu_us),
+        .n_encoders = encoder.n_workers,
+        .idle_percent = gw_processor_idle_percent(&source->times_then, &times),
+        .rate_bytes_s = outbox.rate_bytes_s,
+    };
+
+    gw_adapt_sample(&source->adapt, &sample);
+    source->sampled_us = now_us;
+    source->waited_link_us = 0;
+    source->encoder_then = encoder;
+    source->times_then = times;
+}
+
+/*
+ * Batches that are being encoded are in no window yet. Where the link is what the stream waits for,
+ * they would add to what queues: there one goes after the other, which the encoders can afford.
+ */
+static void
+wait_for_room(GwSource *source)
+{
+    if (source->n_careful > 0) {
+        gw_encoder_drain(source->encoder);
+        source->n_careful--;
+    }
+    int64_t begin_us = gw_now_us();
+    /* Whether the session is over is asked again before QEMU is read. */
+    (void)!gw_outbox_wait_room(source->lane->outbox);
+    int64_t waited_us = gw_now_us() - begin_us;
+
+    source->waited_link_us += waited_us;
+    if (waited_us > BLOCKED_US) {
+        source->n_careful = CAREFUL_BATCHES;
+    }
 }
 
 static void
-flush(GwSource *source)
+give_batch(GwSource *source)
 {
-    GwBatchEffort effort = choose_effort(source);
+    GwBatchEffort effort = gw_adapt_effort(&source->adapt);
+    unsigned off = source->lane->encodings_off;
 
+    effort.images = off & GW_ENCODING_REFERENCE ? NULL : source->lane->references;
+    effort.visit = off & GW_ENCODING_VISIT ? NULL : source->lane->references;
     if (!gw_batch_is_empty(source->batch)) {
         gw_encoder_put_batch(source->encoder, source->batch, &effort);
         source->batch = gw_encoder_take_batch(source->encoder);
     }
     count(source);
+}
+
+static void
+flush(GwSource *source)
+{
+    give_batch(source);
+    wait_for_room(source);
+    adapt(source);
 }
 
 /* The guest's size is known when its first page comes: the list of its blocks stands before. */
@@ -283,7 +344,7 @@ end_stream(GwSource *source, GError *error)
     if (gw_ram_parser_finish(source->parser, &rest)) {
         add_bytes(source, &rest);
     }
-    flush(source);
+    give_batch(source);
     send_mark(source, GW_FRAME_STREAM_END);
     /* What the owner says next must come behind it. */
     gw_encoder_drain(source->encoder);
@@ -308,6 +369,10 @@ run(GwSource *source)
 {
     GError *error = NULL;
 
+    gw_adapt_init(&source->adapt, source->lane->encodings_off);
+    source->n_careful = CAREFUL_BATCHES;
+    source->sampled_us = gw_now_us();
+    (void)gw_processor_times(&source->times_then);
     source->batch = gw_encoder_take_batch(source->encoder);
     if (pump(source, &error)) {
         end_stream(source, error);

@@ -22,6 +22,7 @@ struct GwCheckRun {
     json_t *checks; /* results so far */
     json_t *facts;  /* for the target */
     GwFileProbe *probe;
+    GwTransportProbe *transport; /* NULL unless "auto" */
     GwLane *lane;
     unsigned waiting; /* for QEMU's answers and the probe */
     bool answered;
@@ -90,6 +91,11 @@ finish(gpointer data)
                                        "ok", !has_errors(run->checks), "checks", run->checks);
 
     run->idle = 0;
+    if (run->transport) {
+        g_autofree char *reason = NULL;
+        gw_json_set_str(plan, "transport", gw_transport_probe_choose(run->transport, &reason));
+        gw_json_set_str(plan, "transport_reason", reason);
+    }
     /* The callback frees the run. */
     run->callback(plan, NULL, run->data);
     return G_SOURCE_REMOVE;
@@ -100,6 +106,9 @@ static void
 finish_soon(GwCheckRun *run)
 {
     g_clear_handle_id(&run->timer, g_source_remove);
+    if (run->transport) {
+        gw_transport_probe_stop(run->transport);
+    }
     if (run->lane) {
         gw_lane_finish(run->lane);
     }
@@ -124,16 +133,41 @@ on_timeout(gpointer data)
 /* --- the target ------------------------------------------------------------------------------- */
 
 static void
+send_facts(GwCheckRun *run)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!gw_lane_send(run->lane, run->facts, &error)) {
+        gw_check_add(run->checks, "target-answers", "error", "try again", "%s", error->message);
+        finish_soon(run);
+    }
+}
+
+/* The link is measured, or the port was tried. */
+static void
+on_probed(void *data)
+{
+    GwCheckRun *run = data;
+
+    if (run->answered) {
+        finish_soon(run);
+    } else {
+        send_facts(run);
+    }
+}
+
+static void
 on_ready(GwLane *lane, void *data)
 {
     GwCheckRun *run = data;
-    g_autoptr(GError) error = NULL;
 
     gw_check_add(run->checks, "target-reachable", "ok", NULL, "host '%s' answers and is trusted",
                  target_name(run));
-    if (!gw_lane_send(lane, run->facts, &error)) {
-        gw_check_add(run->checks, "target-answers", "error", "try again", "%s", error->message);
-        finish_soon(run);
+    if (strcmp(gw_json_str(run->request, "transport", ""), "auto") == 0) {
+        run->transport = gw_transport_probe_new(on_probed, run);
+        gw_transport_probe_measure(run->transport, lane);
+    } else {
+        send_facts(run);
     }
 }
 
@@ -176,7 +210,13 @@ on_message(GwLane *lane, json_t *message, void *data)
                      "host '%s' did not answer the checks: %.*s", target_name(run), MAX_ROW_BYTES,
                      error ? error->message : "its answer was not understood");
     }
-    finish_soon(run);
+    const GwMovesNetwork *network = &run->moves->options.network;
+    int64_t port = CLAMP(gw_json_int(message, "direct_port", 0), 0, 65535);
+    if (!run->transport ||
+        !gw_transport_probe_knock(
+            run->transport, network->address(target_name(run), network->network), (uint16_t)port)) {
+        finish_soon(run);
+    }
 }
 
 static void
@@ -190,6 +230,9 @@ on_closed(GwLane *lane, const GError *error, void *data)
 {
     GwCheckRun *run = data;
 
+    if (run->transport) {
+        gw_transport_probe_stop(run->transport);
+    }
     g_clear_pointer(&run->lane, gw_lane_free);
     if (!run->answered) {
         gw_check_add(
@@ -208,7 +251,7 @@ ask_target(GwCheckRun *run)
     const GwMovesNetwork *network = &run->moves->options.network;
     g_autoptr(GError) error = NULL;
 
-    run->lane = network->connect(target_name(run), &handlers, run, network->network, &error);
+    run->lane = network->connect(target_name(run), NULL, &handlers, run, network->network, &error);
     if (!run->lane) {
         gw_check_add(run->checks, "target-reachable", "error",
                      "add it with 'godwit host add NAME ADDRESS', see 'godwit host list'", "%s",
@@ -482,6 +525,7 @@ gw_check_run_free(GwCheckRun *run)
     g_clear_handle_id(&run->timer, g_source_remove);
     g_clear_handle_id(&run->idle, g_source_remove);
     gw_file_probe_free(run->probe);
+    gw_transport_probe_free(run->transport);
     gw_lane_free(run->lane);
     json_decref(run->request);
     json_decref(run->checks);

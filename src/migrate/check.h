@@ -22,15 +22,20 @@ typedef struct GwCheckRun GwCheckRun;
 /* @plan: as in migrate.h, borrowed; NULL when @error is set (the run itself failed). */
 typedef void (*GwCheckFn)(json_t *plan, const GError *error, void *data);
 
-/* @request: {"vm", "target", "transport", "move" (nullable: the id of the move that asks), "verify"
- * (nullable)}. */
+/*
+ * @request: {"vm", "target", "transport", "move" (nullable: the id of the move that asks), "verify"
+ * (nullable)}. For "auto" the plan has the "transport" that was chosen, and "transport_reason".
+ */
 GwCheckRun *gw_check_run(GwMoves *moves, json_t *request, GwCheckFn callback,
                          void *data) GW_MUST_USE;
 /* Stops it without a callback. NULL is fine. */
 void gw_check_run_free(GwCheckRun *run);
 
-/* The target's answer to a "check" message: an array of results. */
-typedef void (*GwCheckAnswerFn)(json_t *checks, void *data);
+/*
+ * The target's answer to a "check" message: an array of results. @port: unless 0, one on which a
+ * QEMU could wait for a direct move; it is open until the answer is freed.
+ */
+typedef void (*GwCheckAnswerFn)(json_t *checks, uint16_t port, void *data);
 typedef struct GwCheckAnswer GwCheckAnswer;
 GwCheckAnswer *gw_check_answer(GwMoves *moves, const json_t *message, GwCheckAnswerFn callback,
                                void *data) GW_MUST_USE;
@@ -45,6 +50,23 @@ char *gw_check_summary(const json_t *plan) GW_MUST_USE;
  */
 void gw_check_add(json_t *out, const char *id, const char *status, const char *remedy,
                   const char *format, ...) GW_PRINTF(5, 6);
+
+/* --- transport (check_transport.c) ------------------------------------------------------------ */
+
+typedef struct GwTransportProbe GwTransportProbe;
+typedef void (*GwTransportProbeFn)(void *data);
+
+/* @done: told at the end of each step. */
+GwTransportProbe *gw_transport_probe_new(GwTransportProbeFn done, void *data) GW_MUST_USE;
+void gw_transport_probe_free(GwTransportProbe *probe);
+/* Measures the link. @lane is ready; borrowed until @done or gw_transport_probe_stop(). */
+void gw_transport_probe_measure(GwTransportProbe *probe, GwLane *lane);
+void gw_transport_probe_stop(GwTransportProbe *probe);
+/* Tries the target's port, if the answer matters. False: it does not, and nothing is told. */
+bool gw_transport_probe_knock(GwTransportProbe *probe, const char *address,
+                              uint16_t port) GW_MUST_USE;
+/* "lane" or "direct"; @reason: transfer full. */
+const char *gw_transport_probe_choose(GwTransportProbe *probe, char **reason) GW_MUST_USE;
 
 /* --- files (check_files.c) -------------------------------------------------------------------- */
 

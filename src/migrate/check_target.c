@@ -6,6 +6,7 @@
  * open files for reading, which the peer, a trusted host of the fleet, may. Main context, files in
  * a worker thread. Every row adds one result at least and cannot fail otherwise.
  */
+#include "base/fd.h"
 #include "base/units.h"
 #include "migrate/check.h"
 
@@ -26,6 +27,8 @@ struct GwCheckAnswer {
     void *data;
     json_t *checks;
     GwFileProbe *probe;
+    GwFd door; /* listens at `port` so that the source can see whether it gets there */
+    uint16_t port;
     guint idle;
 };
 
@@ -274,6 +277,27 @@ look_limits(GwCheckAnswer *answer, const char *id)
                  limit);
 }
 
+/* Not for the lane: it needs no port of its own. */
+static void
+look_direct_ports(GwCheckAnswer *answer, const char *id)
+{
+    const GwMovesOptions *options = &answer->moves->options;
+    const char *transport = gw_json_str(answer->message, "transport", "lane");
+    g_autoptr(GError) error = NULL;
+
+    if (strcmp(transport, "lane") == 0) {
+        return;
+    }
+    answer->door = gw_direct_open_door(options, &answer->port, &error);
+    if (answer->door < 0) {
+        gw_check_add(answer->checks, id, strcmp(transport, "direct") == 0 ? "error" : "warning",
+                     "widen direct-ports in godwitd.conf there, or use --transport lane",
+                     "host '%s': %s", here(answer), error->message);
+        return;
+    }
+    gw_check_add(answer->checks, id, "ok", NULL, "port %u is free for QEMU", answer->port);
+}
+
 /* Rows that can be judged only if the definition was understood and QEMU is known. */
 static const TargetRow rows[] = {
     {"qemu-version", look_qemu_version},
@@ -284,6 +308,7 @@ static const TargetRow rows[] = {
     {"name", look_name},
     {"network", look_nics},
     {"limits", look_limits},
+    {"direct-ports", look_direct_ports},
 };
 
 static gboolean
@@ -292,8 +317,7 @@ answer_now(gpointer data)
     GwCheckAnswer *answer = data;
 
     answer->idle = 0;
-    /* The callback frees the answer. */
-    answer->callback(answer->checks, answer->data);
+    answer->callback(answer->checks, answer->port, answer->data);
     return G_SOURCE_REMOVE;
 }
 
@@ -353,6 +377,7 @@ gw_check_answer(GwMoves *moves, const json_t *message, GwCheckAnswerFn callback,
     answer->callback = callback;
     answer->data = data;
     answer->checks = json_array();
+    answer->door = GW_FD_NONE;
     look_protocol(answer, "protocol");
     if (!is_judgeable(answer)) {
         answer->idle = g_idle_add(answer_now, answer);
@@ -370,6 +395,7 @@ void
 gw_check_answer_free(GwCheckAnswer *answer)
 {
     g_clear_handle_id(&answer->idle, g_source_remove);
+    gw_fd_clear(&answer->door);
     gw_file_probe_free(answer->probe);
     gw_definition_free(answer->definition);
     json_decref(answer->message);

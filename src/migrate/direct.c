@@ -11,9 +11,11 @@
 #include "migrate/internal.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,6 +49,42 @@ static char *
 key_folder(const GwMove *move)
 {
     return g_strdup_printf("%s/key-%s", move->moves->options.run_dir, move->id);
+}
+
+static GwFd
+listen_at(uint16_t port)
+{
+    g_auto(GwFd) fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const struct sockaddr_in6 address = {
+        .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = in6addr_any};
+    int off = 0;
+    int on = 1;
+
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
+        listen(fd, 1) < 0) {
+        return GW_FD_NONE;
+    }
+    return g_steal_fd(&fd);
+}
+
+GwFd
+gw_direct_open_door(const GwMovesOptions *options, uint16_t *port, GError **error)
+{
+    int errnum = 0;
+
+    for (unsigned next = options->direct_port_min; next <= options->direct_port_max; next++) {
+        GwFd fd = listen_at((uint16_t)next);
+        if (fd >= 0) {
+            *port = (uint16_t)next;
+            return fd;
+        }
+        errnum = errno;
+    }
+    gw_set_error_errno(error, errnum, "none of the ports %u to %u for direct moves is free",
+                       options->direct_port_min, options->direct_port_max);
+    return GW_FD_NONE;
 }
 
 void

@@ -15,12 +15,15 @@
  *   references.c    disk images that both hosts read
  *   indexer.c       indexes over them, ahead of moves
  *   visits.c        what is kept of VMs that leave and come
+ *   report.c        the figures of a move
  */
 #pragma once
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "core/move_state.h"
 #include "core/progress.h"
+#include "core/switchover.h"
 #include "migrate/migrate.h"
 #include "migrate/references.h"
 
@@ -168,9 +171,14 @@ typedef struct GwSource {
     bool stream_ended;
     bool stop_seen;
     int64_t downtime_limit_ms; /* the last one given to QEMU */
+    uint64_t threshold;        /* ... and what it may have left then; 0: by its own estimate */
+    GwSwitchover switchover;
+    unsigned looks;      /* since the first round ended */
+    uint64_t left_bytes; /* in QEMU */
     int64_t started_us;
     int64_t stopped_us;
     int64_t running_us;
+    int64_t qemu_cpu_us; /* when it started */
     GwProgress progress;
     struct GwSourceVerify *verify; /* NULL: no comparison is under way */
     bool verified;                 /* ... it has ended, and all was the same */
@@ -231,6 +239,7 @@ typedef struct GwTarget {
     bool first_start;   /* the start under way is the first: if QEMU says no, it has not run */
     char *start_error;  /* what QEMU said to it */
     int64_t started_us;
+    int64_t given_up_us; /* when the source's word came */
     guint refuse_timer;
     struct GwRamHash *hash; /* once the source has asked for hashes of the memory */
     bool hash_is_ready;
@@ -242,6 +251,19 @@ typedef struct GwTarget {
 /* The source's session, new or again after the old one died. Lane: transfer full. */
 void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
 void gw_target_set_prepare(GwMove *move, const json_t *message);
+
+/* --- report.c --------------------------------------------------------------------------------- */
+
+/* Puts what the lane has counted into @record; nothing while it has sent nothing. */
+void gw_report_lane(json_t *record, const GwLaneStats *stats);
+/* ... and what QEMU has used since @before_us (-1: not known). */
+void gw_report_cpu(json_t *record, const GwVm *vm, int64_t before_us);
+/* Source: what follows from all figures, once they are all there. */
+void gw_report_derive(json_t *record);
+/* The target's figures for its source's record. Transfer full. */
+json_t *gw_report_for_source(const json_t *record) GW_MUST_USE;
+/* ... and into it, as "at_target". @told may be anything. */
+void gw_report_take_target(json_t *record, const json_t *told);
 
 /* --- verify_target.c -------------------------------------------------------------------------- */
 
@@ -261,6 +283,8 @@ void gw_visitor_free(void *visitor);
 char *gw_direct_new_key(void) GW_MUST_USE;
 /* Removes the key's file if there is one. */
 void gw_direct_remove_key(GwMove *move);
+/* Listens at the first free port for direct moves; nobody is let in. GW_FD_NONE on failure. */
+GwFd gw_direct_open_door(const GwMovesOptions *options, uint16_t *port, GError **error) GW_MUST_USE;
 /* Hands the key to QEMU as TLS credentials "gwpsk" for @endpoint ("server" | "client"). */
 bool gw_direct_add_credentials(GwMove *move, const char *key, const char *endpoint,
                                GwQmpReplyFn reply, void *data, GError **error) GW_MUST_USE;

@@ -23,8 +23,9 @@ typedef struct GwMoves GwMoves;
 
 /* How moves reach other hosts: a seam, because hosts are known further up. */
 typedef struct GwMovesNetwork {
-    GwLane *(*connect)(const char *host, const GwLaneHandlers *handlers, void *data, void *network,
-                       GError **error);
+    /* @wishes: NULL for none. */
+    GwLane *(*connect)(const char *host, const GwLaneWishes *wishes, const GwLaneHandlers *handlers,
+                       void *data, void *network, GError **error);
     /* Address of a known host, borrowed; NULL if it is not known. */
     const char *(*address)(const char *host, void *network);
     void *network;
@@ -47,6 +48,7 @@ typedef struct GwMovesOptions {
     /* Defaults of requests that leave them open; 0: 300 ms, unlimited. */
     int64_t downtime_limit_ms;
     uint64_t max_bandwidth; /* bytes per second */
+    unsigned connections;   /* 0: by measure */
     /* direct transport: the target's ports for QEMU, inclusive. */
     uint16_t direct_port_min;
     uint16_t direct_port_max;
@@ -58,10 +60,12 @@ typedef struct GwMovesOptions {
 typedef struct GwMoveRequest {
     const char *vm;
     const char *host;
-    const char *transport;     /* "lane" (default) or "direct" */
+    const char *transport;     /* "auto" (default), "lane" or "direct" */
     int64_t downtime_limit_ms; /* default 300 */
     uint64_t max_bandwidth;    /* bytes per second; default: unlimited */
     int64_t timeout_ms;        /* of the pre-copy; default by configuration */
+    int64_t connections;       /* of the lane; default by configuration */
+    const char *encodings;     /* those that the lane may use (lane/encodings.h); default: all */
     const char *verify;        /* "off" (default) or "full" */
 } GwMoveRequest;
 
@@ -70,8 +74,9 @@ typedef struct GwMoveRequest {
  *   id vm source target role ("source"|"target") transport state final outcome
  *   ("completed"|"rolled-back"|"cancelled"|"refused"|"guest-lost"|null) reason error {code,message}
  *   started ended (µs, wall)  percent stage round rate_bytes_s dirty_rate_bytes_s
- *   expected_downtime_ms left_ms  total_ms downtime_qemu_ms  rounds
- *   bytes {wire page zero opaque control overhead stream}  pages zero_pages digest
+ *   expected_downtime_ms left_ms  total_ms downtime_ms downtime_qemu_ms  rounds  ram_bytes
+ *   the lane's figures at this end (report.c): bytes {wire page zero …} pages … cpu_us memory_bytes
+ *   digest, at_target {the same at the other one}, link_use core_s_per_gib target_core_s_per_gib
  *   verify {mode timeout_ms pages ms mismatches} (only if it was asked for)
  *   source_qemu target_qemu accel  history [{state, reason, at}]
  */

@@ -7,9 +7,12 @@
  * logged, and not acted upon.
  */
 #include "base/units.h"
+#include "lane/encodings.h"
 #include "migrate/check.h"
 
 #include <string.h>
+
+#define DEFAULT_TRANSPORT "auto"
 
 typedef struct Observer {
     GwMovesEventFn changed;
@@ -200,7 +203,7 @@ gw_moves_plan(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callba
     GwPlan *plan = g_new0(GwPlan, 1);
     g_autoptr(json_t) object =
         json_pack("{s:s, s:s, s:s}", "vm", request->vm, "target", request->host, "transport",
-                  request->transport ? request->transport : "lane");
+                  request->transport ? request->transport : DEFAULT_TRANSPORT);
 
     gw_json_set_str(object, "verify", wants_verify(request) ? request->verify : NULL);
     plan->moves = moves;
@@ -271,8 +274,10 @@ on_begun(const GwStoreTxnResult *result, const GError *error, void *data)
 static bool
 may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **error)
 {
+    static const char *const transports[] = {"auto", "lane", "direct", NULL};
     const GwMove *other = gw_moves_busy_with(moves, request->vm);
-    const char *transport = request->transport ? request->transport : "lane";
+    const char *transport = request->transport ? request->transport : DEFAULT_TRANSPORT;
+    unsigned encodings = 0;
 
     *vm = gw_vms_find(moves->options.vms, request->vm);
     if (!*vm) {
@@ -292,9 +297,9 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
                     gw_vm_state_name(gw_vm_state(*vm)));
         return false;
     }
-    if (strcmp(transport, "lane") != 0 && strcmp(transport, "direct") != 0) {
+    if (!g_strv_contains(transports, transport)) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
-                    "transport '%.40s' is unknown: use lane or direct", transport);
+                    "transport '%.40s' is unknown: use auto, lane or direct", transport);
         return false;
     }
     if (wants_verify(request) && strcmp(request->verify, "full") != 0) {
@@ -302,7 +307,8 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
                     request->verify);
         return false;
     }
-    return gw_check_name("host name", request->host, error);
+    return (!request->encodings || gw_encodings_parse(request->encodings, &encodings, error)) &&
+           gw_check_name("host name", request->host, error);
 }
 
 static int64_t
@@ -339,7 +345,7 @@ gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callb
         request->vm, "source", moves->options.host_name, "target", request->host, "role", "source",
         "state", gw_move_state_info(GW_MOVE_PLANNED)->name, "generation",
         (json_int_t)gw_vm_generation(vm), "started", (json_int_t)gw_wall_us(), "transport",
-        request->transport ? request->transport : "lane", "downtime_limit_ms",
+        request->transport ? request->transport : DEFAULT_TRANSPORT, "downtime_limit_ms",
         (json_int_t)or_else(request->downtime_limit_ms, moves->options.downtime_limit_ms),
         "max_bandwidth",
         (json_int_t)or_else((int64_t)request->max_bandwidth, (int64_t)moves->options.max_bandwidth),
@@ -347,6 +353,9 @@ gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn callb
     const json_t *run_info = gw_vm_run_info(vm);
     gw_json_set_str(record, "source_qemu", gw_json_str(run_info, "qemu_version", NULL));
     gw_json_set_str(record, "accel", gw_json_str(run_info, "accel", NULL));
+    gw_json_set_str(record, "encodings", request->encodings);
+    gw_json_set_int(record, "connections_wanted",
+                    or_else(request->connections, moves->options.connections));
     if (wants_verify(request)) {
         int64_t timeout_ms = gw_verify_timeout_ms(gw_vm_definition(vm)->memory_bytes);
         json_object_set_new(

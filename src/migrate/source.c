@@ -8,6 +8,7 @@
  * "lost", on a new session if the old one died.
  */
 #include "base/units.h"
+#include "lane/encodings.h"
 #include "migrate/check.h"
 
 #include <string.h>
@@ -35,10 +36,25 @@ drop_lane(GwSource *source)
 
 /* --- references ------------------------------------------------------------------------------- */
 
+/* The record may be from another version: an encoding that is not known here is not used. */
+static GwLaneWishes
+lane_wishes(const json_t *record)
+{
+    const char *names = gw_json_str(record, "encodings", "all");
+    unsigned encodings = GW_ENCODING_ALL;
+
+    (void)!gw_encodings_parse(names, &encodings, NULL);
+    return (GwLaneWishes){
+        .n_links = (unsigned)gw_json_int(record, "connections_wanted", 0),
+        .encodings_off = GW_ENCODING_ALL & ~encodings,
+    };
+}
+
 static bool
 uses_lane(const GwSource *source)
 {
-    return strcmp(gw_json_str(source->move->record, "transport", "lane"), "lane") == 0;
+    /* "auto" is decided by the checks. */
+    return strcmp(gw_json_str(source->move->record, "transport", "lane"), "direct") != 0;
 }
 
 static void
@@ -83,7 +99,10 @@ start_references(GwSource *source)
 {
     GwVm *vm = gw_move_vm(source->move);
 
-    if (vm && uses_lane(source)) {
+    const unsigned both = GW_ENCODING_REFERENCE | GW_ENCODING_VISIT;
+    bool wanted = (lane_wishes(source->move->record).encodings_off & both) != both;
+
+    if (vm && uses_lane(source) && wanted) {
         const GwMovesOptions *moves = &source->move->moves->options;
         const GwRefProbeOptions options = {
             .definition = gw_vm_definition(vm),
@@ -163,10 +182,11 @@ on_prepared(GwSource *source, json_t *message)
 }
 
 static void
-on_running(GwSource *source)
+on_running(GwSource *source, const json_t *message)
 {
     if (source->move->state == GW_MOVE_HANDED_OVER) {
         source->running_us = gw_now_us();
+        gw_report_take_target(source->move->record, json_object_get(message, "figures"));
         gw_source_qemu_finish(source);
     } else {
         gw_move_fail(source->move, GW_MOVE_EVENT_PEER_RUNNING, GW_ERROR_PROTOCOL,
@@ -195,7 +215,7 @@ on_message(GwLane *lane, json_t *message, void *data)
     } else if (strcmp(what, "verified") == 0) {
         gw_source_verify_answer(source, message);
     } else if (strcmp(what, "running") == 0) {
-        on_running(source);
+        on_running(source, message);
     } else if (strcmp(what, "refused") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_REFUSED, error);
     } else if (strcmp(what, "lost") == 0) {
@@ -225,7 +245,9 @@ send_prepare(GwSource *source)
                   (json_int_t)move->generation, "definition", text, "run", gw_vm_run_info(vm),
                   "transport", gw_json_str(move->record, "transport", "lane"));
     gw_json_set_bool(extra, "keeps_visit", move->moves->options.visits && uses_lane(source));
-    if (source->ref_offers) {
+    if (!uses_lane(source)) {
+        drop_references(source);
+    } else if (source->ref_offers) {
         json_object_set(extra, "references", source->ref_offers);
     }
     gw_move_send(move, source->lane, "prepare", extra);
@@ -306,11 +328,12 @@ connect_to_target(GwSource *source)
 {
     static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
     const GwMovesNetwork *network = &source->move->moves->options.network;
+    const GwLaneWishes wishes = lane_wishes(source->move->record);
     g_autoptr(GError) error = NULL;
 
     drop_lane(source);
     source->lane =
-        network->connect(source->move->peer, &handlers, source, network->network, &error);
+        network->connect(source->move->peer, &wishes, &handlers, source, network->network, &error);
     if (source->lane) {
         return;
     }
@@ -347,6 +370,11 @@ on_checked(json_t *plan, const GError *error, void *data)
         gw_move_fail(move, GW_MOVE_EVENT_CHECKS_FAILED, GW_ERROR_CHECKS,
                      "VM '%s' cannot move to host '%s': %s", move->vm_name, move->peer, summary);
         return;
+    }
+    if (json_object_get(plan, "transport")) {
+        gw_json_set_str(move->record, "transport", gw_json_str(plan, "transport", NULL));
+        gw_json_set_str(move->record, "transport_reason",
+                        gw_json_str(plan, "transport_reason", NULL));
     }
     gw_move_event(move, GW_MOVE_EVENT_CHECKS_PASSED, NULL);
 }
@@ -579,31 +607,15 @@ source_report(GwMove *move, json_t *record)
         gw_lane_stats(source->lane, stats);
     }
     report_times(source, record, gw_now_us());
+    gw_report_cpu(record, gw_move_vm(move), source->qemu_cpu_us);
     if (source->direct) {
         /* QEMU's own count; TLS is not in it. */
         json_object_set_new(record, "bytes",
                             json_pack("{s:I}", "wire", gw_json_int(record, "qemu_sent_bytes", 0)));
         return;
     }
-    if (stats->wire_bytes == 0) {
-        return;
-    }
-    json_object_set_new(
-        record, "bytes",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wire", (json_int_t)stats->wire_bytes,
-                  "reference", (json_int_t)stats->reference_bytes, "page",
-                  (json_int_t)stats->page_bytes, "zero", (json_int_t)stats->zero_bytes, "opaque",
-                  (json_int_t)stats->opaque_bytes, "control", (json_int_t)stats->control_bytes,
-                  "overhead", (json_int_t)stats->overhead_bytes, "stream",
-                  (json_int_t)stats->stream_bytes));
-    gw_json_set_int(record, "pages", (int64_t)stats->pages);
-    gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
-    gw_json_set_int(record, "reference_pages", (int64_t)stats->reference_pages);
-    gw_json_set_int(record, "reference_misses", (int64_t)stats->reference_misses);
-    gw_json_set_int(record, "rate_bytes_s", (int64_t)stats->rate_bytes_s);
-    gw_json_set_int(record, "rtt_us", (int64_t)stats->rtt_us);
-    gw_json_set_int(record, "in_flight_bytes", (int64_t)stats->in_flight_bytes);
-    gw_json_set_int(record, "cpu_us", (int64_t)stats->cpu_us);
+    gw_report_lane(record, stats);
+    gw_report_derive(record);
 }
 
 static void
@@ -612,6 +624,7 @@ source_init(GwMove *move)
     GwSource *source = g_new0(GwSource, 1);
 
     source->move = move;
+    source->qemu_cpu_us = -1;
     move->side = source;
 }
 

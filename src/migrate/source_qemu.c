@@ -13,9 +13,10 @@
 #include "base/units.h"
 #include "migrate/internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-#define POLL_MS         200
+#define POLL_MS         100
 #define BRING_BACK_MS   200
 #define FAILURE_WAIT_MS 500
 #define PATIENCE_US     (5 * G_USEC_PER_SEC) /* with a QEMU that is slow to answer */
@@ -40,7 +41,7 @@ note_figures(GwSource *source, json_t *answer)
     if (json_object_get(answer, "downtime")) {
         gw_json_set_int(record, "downtime_qemu_ms", gw_json_int(answer, "downtime", 0));
     }
-    if (json_object_get(answer, "expected-downtime")) {
+    if (json_object_get(answer, "expected-downtime") && source->threshold == 0) {
         gw_json_set_int(record, "expected_downtime_ms",
                         gw_json_int(answer, "expected-downtime", 0));
     }
@@ -55,22 +56,40 @@ note_figures(GwSource *source, json_t *answer)
         .drain_bytes_s = (uint64_t)(json_number_value(json_object_get(ram, "mbps")) * 125000),
         .dirty_bytes_s = (uint64_t)(gw_json_int(ram, "dirty-pages-rate", 0) * page_bytes),
     };
+    source->left_bytes = input.remaining_bytes;
+    source->looks += input.round > 1;
     source->progress = gw_progress_next(&source->progress, &input);
     gw_json_set_int(record, "percent", source->progress.percent);
     gw_json_set_int(record, "left_ms", source->progress.left_ms);
     gw_json_set_int(record, "round", input.round);
     gw_json_set_int(record, "rounds", input.round);
+    gw_json_set_int(record, "ram_bytes", (int64_t)input.total_bytes);
     gw_json_set_int(record, "dirty_rate_bytes_s", (int64_t)input.dirty_bytes_s);
     gw_json_set_int(record, "qemu_sent_bytes", gw_json_int(ram, "transferred", 0));
 }
 
+/* A guest that writes little goes through many rounds in no time: each step is tried for a while.
+ */
 static int64_t
 wanted_downtime_limit_ms(GwSource *source)
 {
     json_t *record = source->move->record;
+    int64_t round = gw_json_int(record, "round", 0);
 
     return gw_progress_downtime_limit_ms(gw_json_int(record, "downtime_limit_ms", 300),
-                                         (unsigned)gw_json_int(record, "round", 0));
+                                         (unsigned)MIN(round, source->looks));
+}
+
+static void
+on_adjusted(json_t *answer, const GError *error, void *data)
+{
+    GwSource *source = data;
+
+    if (error) {
+        GwLogFields fields = gw_move_log_fields(source->move);
+        gw_warn(&fields, "QEMU keeps to its own idea of when to stop the guest: %s",
+                error->message);
+    }
 }
 
 static void
@@ -81,7 +100,48 @@ adjust_downtime_limit(GwSource *source, GwQmp *qmp)
     if (wanted != source->downtime_limit_ms) {
         source->downtime_limit_ms = wanted;
         gw_qmp_call(qmp, "migrate-set-parameters",
-                    json_pack("{s:I}", "downtime-limit", (json_int_t)wanted), NULL, NULL);
+                    json_pack("{s:I}", "downtime-limit", (json_int_t)wanted), on_adjusted, source);
+    }
+}
+
+/* QEMU multiplies the two; it counts bandwidth in bytes per millisecond. */
+static json_t *
+threshold_parameters(const GwSource *source)
+{
+    uint64_t per_ms = MAX(source->threshold / (uint64_t)source->downtime_limit_ms, 1);
+
+    return json_pack("{s:I, s:I}", "downtime-limit", (json_int_t)source->downtime_limit_ms,
+                     "avail-switchover-bandwidth", (json_int_t)MIN(per_ms, 1ull << 40) * 1000);
+}
+
+static void
+adjust_threshold(GwSource *source, GwQmp *qmp)
+{
+    json_t *record = source->move->record;
+    GwLaneStats stats;
+
+    if (!source->lane) {
+        return;
+    }
+    gw_lane_stats(source->lane, &stats);
+    const GwSwitchoverInput input = {
+        .now_us = gw_now_us(),
+        .wire_bytes = stats.wire_bytes,
+        .stream_bytes = stats.stream_bytes,
+        .in_flight_bytes = stats.in_flight_bytes,
+        .rate_bytes_s = stats.rate_bytes_s,
+        .rtt_us = stats.rtt_us,
+        .round = (unsigned)gw_json_int(record, "round", 0),
+    };
+    gw_switchover_measure(&source->switchover, &input);
+    uint64_t wanted =
+        gw_switchover_threshold(&source->switchover, wanted_downtime_limit_ms(source));
+    gw_json_set_int(record, "expected_downtime_ms",
+                    gw_switchover_expected_ms(&source->switchover, source->left_bytes));
+    if (wanted != source->threshold) {
+        source->threshold = wanted;
+        gw_qmp_call(qmp, "migrate-set-parameters", threshold_parameters(source), on_adjusted,
+                    source);
     }
 }
 
@@ -178,7 +238,11 @@ on_poll(gpointer data)
         gw_qmp_call(qmp, "query-migrate", NULL, on_figures, source);
     }
     if (qmp && source->move->state == GW_MOVE_PRECOPY) {
-        adjust_downtime_limit(source, qmp);
+        if (source->threshold > 0) {
+            adjust_threshold(source, qmp);
+        } else {
+            adjust_downtime_limit(source, qmp);
+        }
     }
     return G_SOURCE_CONTINUE;
 }
@@ -233,15 +297,30 @@ capability_list(void)
     return json_pack("{s:o}", "capabilities", list);
 }
 
+/* Since 9.0. */
+static bool
+has_switchover_bandwidth(const GwSource *source)
+{
+    return atoi(gw_json_str(source->move->record, "source_qemu", "0")) >= 9;
+}
+
 static json_t *
 parameters(GwSource *source)
 {
     json_t *record = source->move->record;
 
     source->downtime_limit_ms = wanted_downtime_limit_ms(source);
-    return json_pack("{s:I, s:I, s:s}", "downtime-limit", (json_int_t)source->downtime_limit_ms,
-                     "max-bandwidth", (json_int_t)gw_json_int(record, "max_bandwidth", 0),
-                     "tls-creds", source->direct ? "gwpsk" : "");
+    source->threshold = has_switchover_bandwidth(source) && !source->direct ? 1 : 0;
+    json_t *all =
+        json_pack("{s:I, s:I, s:s}", "downtime-limit", (json_int_t)source->downtime_limit_ms,
+                  "max-bandwidth", (json_int_t)gw_json_int(record, "max_bandwidth", 0), "tls-creds",
+                  source->direct ? "gwpsk" : "");
+    if (source->threshold > 0) {
+        json_object_update_new(all, threshold_parameters(source));
+    } else if (has_switchover_bandwidth(source)) {
+        gw_json_set_int(all, "avail-switchover-bandwidth", 0);
+    }
+    return all;
 }
 
 /* Commands are answered in order: the first that fails is the one that is told. */
@@ -341,6 +420,7 @@ gw_source_qemu_start(GwSource *source)
     }
     source->qemu_completed = false;
     source->started_us = gw_now_us();
+    source->qemu_cpu_us = gw_vm_cpu_us(vm);
     gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(), on_setup_reply, source);
     if (!source->direct) {
         gw_qmp_call(qmp, "migrate-set-parameters", parameters(source), on_setup_reply, source);

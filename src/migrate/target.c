@@ -332,6 +332,9 @@ send_answer(GwTarget *target, const char *what)
     json_t *extra = json_object();
 
     json_object_set(extra, "error", json_object_get(target->move->record, "error"));
+    if (strcmp(what, "running") == 0) {
+        json_object_set_new(extra, "figures", gw_report_for_source(target->move->record));
+    }
     gw_move_send(target->move, target->lane, what, extra);
 }
 
@@ -381,6 +384,7 @@ on_given_up(GwTarget *target, json_t *message)
                      move->peer, move->vm_name);
     } else {
         target->given_up = true;
+        target->given_up_us = gw_now_us();
         check_handed_to_us(target);
         ask_whether_loaded(target);
     }
@@ -756,10 +760,12 @@ target_report(GwMove *move, json_t *record)
     if (target->lane) {
         gw_lane_stats(target->lane, &target->lane_stats);
     }
-    const GwLaneStats *stats = &target->lane_stats;
-    gw_json_set_int(record, "pages", (int64_t)stats->pages);
-    gw_json_set_int(record, "zero_pages", (int64_t)stats->zero_pages);
-    gw_json_set_int(record, "cpu_us", (int64_t)stats->cpu_us);
+    gw_report_lane(record, &target->lane_stats);
+    gw_report_cpu(record, gw_move_vm(move), 0);
+    if (target->given_up_us > 0 && !json_object_get(record, "start_ms") &&
+        strcmp(gw_json_str(record, "state", ""), gw_move_state_info(GW_MOVE_RUNNING)->name) == 0) {
+        gw_json_set_int(record, "start_ms", (gw_now_us() - target->given_up_us) / 1000);
+    }
     if (target->started_us > 0 && !json_object_get(record, "ended")) {
         gw_json_set_int(record, "total_ms", (gw_now_us() - target->started_us) / 1000);
     }

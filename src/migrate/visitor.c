@@ -33,9 +33,8 @@ gw_visitor_free(void *data)
     g_free(visitor);
 }
 
-/* The one answer to the one question; then goodbye. A source that has to know more asks anew. */
 static void
-answer_last(GwLane *lane, json_t *message)
+answer(GwLane *lane, json_t *message)
 {
     g_autoptr(json_t) owned = message;
     g_autoptr(GError) error = NULL;
@@ -44,6 +43,13 @@ answer_last(GwLane *lane, json_t *message)
     if (!gw_lane_send(lane, owned, &error)) {
         gw_debug(NULL, "an answer was not sent: %s", error->message);
     }
+}
+
+/* The one answer to the one question; then goodbye. A source that has to know more asks anew. */
+static void
+answer_last(GwLane *lane, json_t *message)
+{
+    answer(lane, message);
     gw_lane_finish(lane);
 }
 
@@ -93,14 +99,17 @@ visitor_new(GwMoves *moves, GwLane *lane)
     return visitor;
 }
 
+/* With a port to try the source ends the session, when it has done so; else this is goodbye. */
 static void
-on_check_answer(json_t *checks, void *data)
+on_check_answer(json_t *checks, uint16_t port, void *data)
 {
     GwVisitor *visitor = data;
 
-    answer_last(visitor->lane, json_pack("{s:s, s:i, s:O}", "do", "checked", "protocol",
-                                         GW_CHECK_PROTOCOL, "checks", checks));
-    g_clear_pointer(&visitor->answer, gw_check_answer_free);
+    answer(visitor->lane, json_pack("{s:s, s:i, s:O, s:i}", "do", "checked", "protocol",
+                                    GW_CHECK_PROTOCOL, "checks", checks, "direct_port", (int)port));
+    if (port == 0) {
+        gw_lane_finish(visitor->lane);
+    }
 }
 
 /* @lane: transfer full. */

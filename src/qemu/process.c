@@ -17,10 +17,12 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <unistd.h>
 
 #define STAT_MAX_BYTES 4096
 /* proc(5) counts from 1; what follows the name in parentheses begins with field 3. */
 #define FIELD_AFTER_NAME  3
+#define FIELD_USER_TICKS  14 /* and 15: in the kernel */
 #define FIELD_START_TICKS 22
 
 struct GwProcessWatch {
@@ -37,8 +39,9 @@ not_found(pid_t pid, GError **error)
     return false;
 }
 
-bool
-gw_process_start_ticks(pid_t pid, uint64_t *ticks, GError **error)
+/* Reads @n fields, of which @first is the first. */
+static bool
+read_stat(pid_t pid, int first, size_t n, uint64_t *out, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
     g_autoptr(GError) problem = NULL;
@@ -53,14 +56,35 @@ gw_process_start_ticks(pid_t pid, uint64_t *ticks, GError **error)
     }
     /* The name may hold blanks and parentheses; nothing after it does. */
     const char *field = strrchr(text, ')');
-    for (int i = FIELD_AFTER_NAME - 1; field && i < FIELD_START_TICKS; i++) {
+    for (int i = FIELD_AFTER_NAME - 1; field && i < first; i++) {
         field = strchr(field + 1, ' ');
     }
-    if (!field || !g_ascii_isdigit(field[1])) {
-        g_set_error(error, GW_ERROR, GW_ERROR_IO, "'%s' cannot be understood", path);
+    for (size_t i = 0; i < n; i++) {
+        if (!field || !g_ascii_isdigit(field[1])) {
+            g_set_error(error, GW_ERROR, GW_ERROR_IO, "'%s' cannot be understood", path);
+            return false;
+        }
+        out[i] = g_ascii_strtoull(field + 1, NULL, 10);
+        field = strchr(field + 1, ' ');
+    }
+    return true;
+}
+
+bool
+gw_process_start_ticks(pid_t pid, uint64_t *ticks, GError **error)
+{
+    return read_stat(pid, FIELD_START_TICKS, 1, ticks, error);
+}
+
+bool
+gw_process_cpu_us(pid_t pid, int64_t *cpu_us, GError **error)
+{
+    uint64_t ticks[2];
+
+    if (!read_stat(pid, FIELD_USER_TICKS, G_N_ELEMENTS(ticks), ticks, error)) {
         return false;
     }
-    *ticks = g_ascii_strtoull(field + 1, NULL, 10);
+    *cpu_us = (int64_t)((ticks[0] + ticks[1]) * G_USEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
     return true;
 }
 

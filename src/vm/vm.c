@@ -3,6 +3,7 @@
  * One VM as others see it: state, names of its files, JSON, observers. Owns all of struct GwVm.
  * Main context. Nothing in here waits or fails.
  */
+#include "qemu/process.h"
 #include "vm/internal.h"
 
 typedef struct GwObserver {
@@ -115,6 +116,14 @@ const json_t *
 gw_vm_run_info(const GwVm *vm)
 {
     return vm->run_info;
+}
+
+int64_t
+gw_vm_cpu_us(const GwVm *vm)
+{
+    int64_t cpu_us = -1;
+
+    return vm->run && gw_process_cpu_us(vm->run->process.pid, &cpu_us, NULL) ? cpu_us : -1;
 }
 
 const char *

@@ -1,284 +1,289 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The bench: endurance, outages, and Godwit beside QEMU's own migration.
+"""The bench: Godwit beside QEMU's own migration, and Godwit under strain.
 
-usage: bench.py [quick|full|endurance|outage|compare]... (default: full)
+usage: bench.py [WORD | KEY=VALUE]...     (nothing: all parts in full, which takes a day)
 
-    endurance   consecutive moves of a busy guest, there and back, verified after each
-    outage      the same at 1 Gbit/s, each with an outage in the middle of the pre-copy
-    compare     native QEMU and Godwit, interleaved, with the same guest on the same links
-    quick       all parts with few runs (also: quick outage); full: all parts
+    compare     native QEMU and Godwit in turn, the same guest on the same link
+    ablation    Godwit with each encoding off in turn
+    faults      a connection reset and a 60 s outage in the middle of a move
+    endurance   consecutive moves of a busy guest, there and back
+    outage      the same at 1 Gbit/s, each with a 20 s outage
+    quick       few cells, one run each: under 10 minutes
+    new         begin a new results.json (the old one is kept beside it)
+    publish     only put the report of what was measured into docs/performance.md
 
-Writes results.json (after every move) and results.md to build/bench, and logs of what failed.
-Ends with 1 if any move of Godwit failed or any guest was damaged. All that it made is gone at the
+    guest= link= mem= config= fault=    lists, which cells;  runs=N each (3)
+    limit=S per move (300)  f0=0|1|2 compute F0: no, yes, also without the disk  dwell=S before a return  moves=N  outages=N
+    logs=1 keep the logs of good moves, too
+
+    quick
+    guest=idle,redis,gcc link=100mbit runs=3
+    ablation guest=idle runs=3
+
+Results are added to build/bench/results.json as they come; a cell that has its runs with this
+build is not measured again. results.md, targets.md and chart.svg are made from it at the end.
+Ends with 1 if a move of Godwit failed or a guest was damaged. All that it made is gone at the
 end, also after Ctrl-C or a failure.
 """
-import argparse
 import contextlib
 import datetime
+import hashlib
 import json
 import pathlib
 import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests/scenario"), str(TOP / "tests/bench")]
 
+import floor  # noqa: E402
+import guests  # noqa: E402
 import net  # noqa: E402
+import plan  # noqa: E402
 import report  # noqa: E402
 import rig  # noqa: E402
+import series  # noqa: E402
+import stats  # noqa: E402
 from godwit import keep_logs  # noqa: E402
-from rig import Godwit, Native  # noqa: E402
+from guest import GuestError  # noqa: E402
+from native import Native  # noqa: E402
+from paths import BUILD  # noqa: E402
 
-PARTS = ["endurance", "outage", "compare"]
-FULL = {"moves": 50, "outages": 10, "runs": 3,
-        "links": {"unshaped": ["writer-20"], "1gbit": ["writer-20"],
-                  "100mbit-40ms": ["writer-5", "writer-20"]}}
-QUICK = {"moves": 10, "outages": 2, "runs": 1, "links": {"1gbit": ["writer-20"]}}
-BUSY_GUEST = "writer-20"
-LIMIT_S = 120
-OUTAGE_S = 20
-OUTAGE_AT_PERCENT = 30
-OUTAGE_LINKS = ["1gbit", "1gbit-box"]  # interfaces down; packets vanish silently
-RECOVERED_BYTES = 1 << 20
-RECOVERY_LIMIT_S = 120
-MAX_FAILURES = 3
+OUT = TOP / "build/bench"
 
 
-class Results:
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def build_id():
+    """Of the programs under test."""
+    digest = hashlib.sha256()
+    for path in "src/daemon/godwitd", "src/cli/godwit":
+        digest.update((BUILD / path).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+class Group:
+    """A cluster on a link with both systems, for one guest."""
+
+    def __init__(self, cluster, guest, mem_mb):
+        self.cluster = cluster
+        self.files = guests.Files(cluster.folder, guest, mem_mb)
+        self.godwit = rig.Godwit(cluster, self.files)
+        machine = self.godwit.native_machine()
+        version = self.godwit.machine["qemu_version"]
+        self.native = Native(cluster, self.files, machine, version)
+        self._state = guests.State(self.files, machine, version)
+
+    def state(self):
+        if not self._state.exists:
+            print(f"{self._state.name}: booting it once", flush=True)
+            self.native.save_state(self._state, guests.REST_S)
+        return self._state
+
+    def system_of(self, config):
+        return self.native if config in plan.NATIVE else self.godwit
+
+    def close(self):
+        self.native.stop()
+        self.godwit.stop()
+
+
+class Bench:
     """What has been measured so far, in the file and in memory."""
 
-    def __init__(self, folder, options):
-        self.folder = folder
-        self.file = folder / "results.json"
-        guest = rig.GUESTS[BUSY_GUEST]
-        self.data = {
-            "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "status": "running", "machine": rig.describe_machine(), "outage_s": OUTAGE_S,
-            "guest": f"{rig.MEMORY_MIB} MiB, {rig.VCPUS} vCPUs, witness filling {guest['fill']} MiB "
-            f"and writing over {guest['set']} MiB at the rate in its name (MB/s)",
-            "options": options, "runs": [],
-        }
+    def __init__(self, options):
+        self.options = options
+        self.file = OUT / "results.json"
+        self.build = build_id()
+        self.n_bad = 0
+        self.data = {"machine": {}, "runs": []}
+        if self.file.exists():
+            if options.new:
+                self.file.rename(OUT / f"results-{int(self.file.stat().st_mtime)}.json")
+            else:
+                self.data = json.loads(self.file.read_text())
+        self.data["machine"].update(rig.describe_machine())
 
     @property
     def runs(self):
         return self.data["runs"]
 
-    def note_system(self, godwit):
-        self.data["machine"].update(godwit.machine, godwit_version=godwit.version)
+    @contextlib.contextmanager
+    def cluster(self, link, guest, mem_mb, name, visits=False):
+        """Two hosts on this link with the guest; gone afterwards, with logs if a move failed."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="gw-", dir="/var/tmp"))
+        folder.chmod(0o755)
+        cluster, n_bad = None, self.n_bad
+        logs = OUT / f"logs-{name}"
+        if guests.is_real(guest):
+            guests.prepare()
+        try:
+            cluster = rig.make_cluster(folder, link, visits)
+            group = Group(cluster, guest, mem_mb)
+            self.data["machine"].update(group.godwit.machine, godwit_version=group.godwit.version)
+            with contextlib.closing(group):
+                yield group
+            if self.n_bad > n_bad or self.options.logs:
+                keep_logs(folder, logs)
+        except BaseException:
+            keep_logs(folder, logs)
+            raise
+        finally:
+            if cluster:
+                cluster.close()
+            shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, run, **where):
-        run = {**where, **run, "at": datetime.datetime.now(datetime.timezone.utc)
-               .isoformat(timespec="seconds")}
+        run = {**where, **run, "build": self.build, "at": now()}
         self.runs.append(run)
         self.write()
-        told = [f"{where['part']:9} {where['link']:12} {run['guest']:10} "
-                f"{run['system'] + ' ' + run['config']:18} {run['direction']} {run['status']}"]
-        if run["status"] == "completed":
-            told.append(f"{run['total_ms'] / 1000:6.2f} s, away {run['downtime_observed_ms']:4.0f} "
-                        f"ms, {run['wire_bytes'] / report.MIB:6.1f} MiB, {run['rounds']} rounds")
-        else:
-            told.append(run.get("error") or "")
-        print(": ".join(told), flush=True)
+        bad = run["status"] == "damaged" or run["status"] != "completed" and not (
+            run["status"] == "timeout" or run["system"] == "qemu")
+        self.n_bad += bad
+        told = (f"{where['part']:9} {where['link']:11} {run['guest']:13} {run['mem_mb']} "
+                f"{run['system'] + ' ' + run['config']:19} {run['status']}")
+        if "total_ms" in run:
+            told += (f": {run['total_ms'] / 1000:6.2f} s, away {run['downtime_observed_ms']:4.0f} "
+                     f"ms, {run['wire_bytes'] / stats.MB:6.1f} MB, {run['rounds']} rounds")
+        if run.get("error"):
+            told += ": " + run["error"]
+        print(told, flush=True)
 
     def write(self):
         part = self.file.with_suffix(".part")
         part.write_text(json.dumps(self.data, indent=1) + "\n")
         part.replace(self.file)
 
-    def good(self):
-        """No move of Godwit failed (time-outs of a comparison apart), no guest was damaged."""
-        for run in self.runs:
-            accepted = ["completed"]
-            if run["part"] == "compare":
-                accepted.append("timeout")
-                if run["system"] != "godwit":
-                    accepted.append("failed")
-            if run["status"] not in accepted:
-                return False
-        return bool(self.runs)
+    # --- comparison
+
+    def tells(self, run):
+        """Whether a run with these programs need not be repeated."""
+        if run["system"] == "qemu":  # fails with its connection, as it is known to
+            return run["status"] in ("completed", "timeout") or run.get("fault")
+        return run["status"] in ("completed", "timeout") and run["build"] == self.build
+
+    def n_done(self, group, config):
+        """Runs of this cell that there are."""
+        cell = (group.part, group.link, group.guest, group.mem_mb, config, group.fault)
+        return sum(self.tells(run) and cell == tuple(run.get(key) for key in (
+            "part", "link", "guest", "mem_mb", "config", "fault")) for run in self.runs)
+
+    def compare(self, group):
+        """All configurations of a group in turn, again and again."""
+        missing = {config: group.runs - self.n_done(group, config) for config in group.configs}
+        n_rounds = max(missing.values(), default=0)
+        if n_rounds <= 0:
+            return
+        name = "-".join(filter(None, [group.part, group.link, group.guest, str(group.mem_mb),
+                                      group.fault]))
+        with self.cluster(group.link, group.guest, group.mem_mb, name, group.returns) as made:
+            known = self.floor_of(made)
+            for i in range(n_rounds):
+                for config in plan.order(group.configs, i):
+                    if missing[config] > i:
+                        self.measure(made, group, config, known)
+
+    def measure(self, made, group, config, known):
+        """One run of a cell; the guest begins anew."""
+        system = made.system_of(config)
+        where = {"part": group.part, "link": group.link}
+        if group.fault:
+            where["fault"] = group.fault
+        if known:
+            unaware = config in ("unaware", "no-reference", "no-encodings")
+            where["f0_bytes"] = known.get("f0_unaware_bytes" if unaware else "f0_bytes")
+        try:
+            system.start(made.state())
+            time.sleep(guests.settle_s(group.guest))  # the workload's own time
+            system.wait_idle()
+            first = self.first_trip(system, config) if config in rig.RETURNS else {}
+            fault = series.fault(group.fault, made.cluster, system.side)
+            limit_s = self.options.limit_s + (2 * 60 if fault else 0)
+            run = system.run(config, limit_s, fault and fault.on_progress)
+            if fault:
+                fault.judge(run)
+            self.add({**run, **first}, **where)
+        except (AssertionError, OSError) as error:
+            if not isinstance(error, GuestError) and not made.cluster.alpha.alive:
+                raise
+            self.add({"system": system.name, "version": system.version, "config": config,
+                      "guest": group.guest, "mem_mb": group.mem_mb, "status": "failed",
+                      "verified": False, "error": f"before the move: {error}"}, **where)
+        finally:
+            system.stop()
+
+    def first_trip(self, system, config):
+        """The way there and the stay, before the return that is measured."""
+        run = system.run(config, self.options.limit_s)
+        if run["status"] != "completed":
+            raise GuestError(f"the first trip: {run['status']}: {run.get('error')}")
+        time.sleep(self.options.dwell_s)  # the stay
+        system.wait_idle()
+        return {"first_trip_bytes": run["wire_bytes"], "first_trip_ms": run["total_ms"],
+                "f0_bytes": None}
+
+    def floor_of(self, made):
+        state, wanted = made.state(), self.options.floor
+        known = guests.known_floor(state)
+        if wanted > 1 and "f0_unaware_bytes" not in known or wanted and not known:
+            print(f"{state.name}: computing F0 (some minutes)", flush=True)
+            known = floor.compute(made.native, state, wanted > 1)
+        return known
 
 
-@contextlib.contextmanager
-def cluster_on(link, logs):
-    """Two hosts on this link; gone afterwards, with logs kept if something went wrong."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="gw-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    cluster = None
-    try:
-        cluster = rig.make_cluster(folder, link)
-        yield cluster
-    except BaseException:
-        keep_logs(folder, logs)
-        raise
-    finally:
-        if cluster:
-            cluster.close()
-        shutil.rmtree(folder, ignore_errors=True)
+def run_parts(bench, options):
+    found = plan.groups(options, rig.possible)
+    if found:
+        print(f"{len(found)} groups, about {plan.estimated_s(found, options) / 60:.0f} minutes if "
+              "nothing was measured before", flush=True)
+    for group in found:
+        bench.compare(group)
+    if "endurance" in options.parts:
+        series.endurance(bench, options)
+    if "outage" in options.parts:
+        series.outage(bench, options)
 
 
-class Outage:
-    """Takes the link down once in a move's pre-copy and looks how soon data flow again."""
-
-    def __init__(self, cluster, source_side):
-        self.link = cluster.link
-        self.side = source_side
-        self.recovery_ms = None
-        self._thread = None
-
-    def on_progress(self, move):
-        if not self._thread and move["state"] == "precopy" and move["percent"] >= OUTAGE_AT_PERCENT:
-            self.link.down()
-            self._thread = threading.Thread(target=self._run, daemon=True)
-            self._thread.start()
-
-    def _run(self):
-        time.sleep(OUTAGE_S)  # the outage itself
-        self.link.up()
-        up = time.monotonic()
-        sent = rig.wire_bytes(self.link, self.side)
-        while time.monotonic() < up + RECOVERY_LIMIT_S:
-            if rig.wire_bytes(self.link, self.side) >= sent + RECOVERED_BYTES:
-                self.recovery_ms = round(1000 * (time.monotonic() - up))
-                return
-            time.sleep(0.02)
-
-    def judge(self, run):
-        """Adds what was seen to the move's record; a move without an outage proves nothing."""
-        if self._thread:
-            self._thread.join()
-            run["recovery_ms"] = self.recovery_ms
-        elif run["status"] == "completed":
-            run.update(status="failed", error="the pre-copy ended before there was an outage")
-
-
-def must_stop(runs):
-    """After damage, when nobody knows where the guest is, or when too much has failed."""
-    return bool(runs) and (not runs[-1]["verified"]
-                           or sum(run["status"] == "failed" for run in runs) >= MAX_FAILURES)
-
-
-def endurance(results, options):
-    link = "unshaped"
-    with cluster_on(link, results.folder / "logs-endurance") as cluster:
-        godwit = Godwit(cluster, BUSY_GUEST)
-        results.note_system(godwit)
-        runs = []
-        while len(runs) < options["moves"] and not must_stop(runs):
-            runs.append(godwit.run("lane", LIMIT_S))
-            results.add(runs[-1], part="endurance", link=link)
-        keep_failed(results, cluster, runs, "endurance")
-
-
-def outage(results, options):
-    for i, link in enumerate(OUTAGE_LINKS):
-        share = options["outages"] // 2 + (options["outages"] % 2 if i == 0 else 0)
-        if not share:
-            continue
-        with cluster_on(link, results.folder / f"logs-outage-{link}") as cluster:
-            godwit = Godwit(cluster, BUSY_GUEST)
-            results.note_system(godwit)
-            runs = []
-            while len(runs) < share and not must_stop(runs):
-                cut = Outage(cluster, godwit.side)
-                run = godwit.run("lane", LIMIT_S + OUTAGE_S + RECOVERY_LIMIT_S, cut.on_progress)
-                cut.judge(run)
-                runs.append(run)
-                results.add(run, part="outage", link=link)
-            keep_failed(results, cluster, runs, f"outage-{link}")
-
-
-def compare(results, options):
-    for link, guests in options["links"].items():
-        for guest in guests:
-            with cluster_on(link, results.folder / f"logs-{link}-{guest}") as cluster:
-                compare_on(results, cluster, link, guest, options["runs"])
-
-
-def compare_on(results, cluster, link, guest, n_runs):
-    """All configurations in turn, again and again; each round begins with another one."""
-    godwit = Godwit(cluster, guest)
-    results.note_system(godwit)
-    native = Native(cluster, guest, like=godwit)
-    cells = [(native, config) for config in rig.NATIVE] + [(godwit, "lane"), (godwit, "direct")]
-    runs = {godwit: [], native: []}
-    for i in range(n_runs):
-        for system, config in cells[i % len(cells):] + cells[:i % len(cells)]:
-            other = native if system is godwit else godwit
-            if must_stop(runs[system]):
-                continue
-            if not must_stop(runs[other]):
-                other.rest()
-            system.wake()
-            run = system.run(config, LIMIT_S)
-            runs[system].append(run)
-            results.add(run, part="compare", link=link)
-    keep_failed(results, cluster, runs[godwit] + runs[native], f"{link}-{guest}")
-
-
-def keep_failed(results, cluster, runs, name):
-    if any(run["status"] != "completed" for run in runs):
-        keep_logs(cluster.folder, results.folder / f"logs-{name}")
-
-
-def options_of(words, arguments):
-    options = dict(QUICK if "quick" in words else FULL)
-    options["parts"] = [part for part in PARTS if part in words] or PARTS
-    for name in "moves", "outages", "runs":
-        if getattr(arguments, name) is not None:
-            options[name] = getattr(arguments, name)
-    if arguments.link:
-        options["links"] = {link: FULL["links"].get(link, [BUSY_GUEST]) for link in arguments.link}
-    return options
-
-
-def parse(command):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("words", nargs="*", metavar="PART",
-                        help="quick, full, endurance, outage, compare")
-    parser.add_argument("--moves", type=int, help="of the endurance part")
-    parser.add_argument("--outages", type=int, help="moves with an outage")
-    parser.add_argument("--runs", type=int, help="per cell of the comparison")
-    parser.add_argument("--link", action="append", choices=list(rig.LINKS))
-    parser.add_argument("--out", type=pathlib.Path, default=TOP / "build/bench")
-    arguments = parser.parse_args(command)
-    unknown = set(arguments.words) - {"quick", "full", *PARTS}
-    if unknown:
-        parser.error(f"no such part: {' '.join(sorted(unknown))} (quick, full, "
-                     f"{', '.join(PARTS)})")
-    return arguments
+def publish(data):
+    document = TOP / "docs/performance.md"
+    text = "![time and bytes by cause](performance.svg)\n\n" + report.write_all(data, OUT)
+    document.write_text(report.put_between_marks(document.read_text(), text))
+    shutil.copy(OUT / "chart.svg", document.with_suffix(".svg"))
 
 
 def main():
-    arguments = parse(sys.argv[1:])
-    options = options_of(arguments.words, arguments)
+    try:
+        options = plan.parse(sys.argv[1:])
+    except plan.BadWord as error:
+        sys.exit(f"bench: {error}\n\n{__doc__}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     net.sweep()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for old in arguments.out.glob("logs-*"):
-        shutil.rmtree(old, ignore_errors=True)
-    results = Results(arguments.out, options)
+    OUT.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options)
+    if options.publish:
+        publish(bench.data)
+        return 0
+    status = 0
     try:
-        for part in options["parts"]:
-            {"endurance": endurance, "outage": outage, "compare": compare}[part](results, options)
-        results.data["status"] = "passed" if results.good() else "failed"
+        run_parts(bench, options)
     except KeyboardInterrupt:
-        results.data["status"] = "interrupted"
+        status = 1
         print("\ninterrupted; everything is cleaned up", file=sys.stderr)
     except Exception as error:
-        results.data.update(status="failed", error=f"{type(error).__name__}: {error}")
-        print(f"\nThe bench failed: {error}\nLogs: {arguments.out}", file=sys.stderr)
-    results.data["ended"] = datetime.datetime.now(datetime.timezone.utc).isoformat(
-        timespec="seconds")
-    results.write()
-    text = report.whole(results.data) if results.runs else ""
-    (arguments.out / "results.md").write_text(text)
-    print("\n" + text)
-    return 0 if results.data["status"] == "passed" else 1
+        status = 1
+        print(f"\nThe bench failed: {type(error).__name__}: {error}\nLogs: {OUT}", file=sys.stderr)
+    bench.write()
+    if bench.runs:
+        print("\n" + report.write_all(bench.data, OUT))
+    if bench.n_bad:
+        print(f"{bench.n_bad} moves of Godwit failed (logs: {OUT}/logs-*)", file=sys.stderr)
+    return 1 if status or bench.n_bad else 0
 
 
 if __name__ == "__main__":

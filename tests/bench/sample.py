@@ -5,12 +5,15 @@ Processes end with the move, so a thread looks at them all the time and keeps wh
 """
 import os
 import pathlib
+import re
 import threading
 import time
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PERIOD_S = 0.1
+MEMORY_EVERY = 5  # looks; a look at a QEMU's mappings takes some ms
+MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+)")
 
 
 def _cpu_s(stat):
@@ -19,14 +22,44 @@ def _cpu_s(stat):
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def own_bytes(smaps, guest_bytes):
+    """Resident memory of a QEMU without the guest's own and without TCG's translated code."""
+    total, counted = 0, True
+    for line in smaps.splitlines():
+        mapping = MAPPING.match(line)
+        if mapping:
+            size = int(mapping.group(2), 16) - int(mapping.group(1), 16)
+            is_code = "x" in mapping.group(3) and mapping.group(4) == "0"
+            counted = not is_code and size < guest_bytes
+        elif counted and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def cpu_s(pid):
+    """What this process has used since its start."""
+    return _cpu_s(pathlib.Path(f"/proc/{pid}/stat"))
+
+
 class _Process:
     """One process: its processor time without that of the guest, its resident memory."""
 
-    def __init__(self, pid):
+    def __init__(self, pid, guest_bytes):
+        """@guest_bytes: of a QEMU, whose own memory is told apart from the guest's; else 0."""
         self._proc = pathlib.Path(f"/proc/{pid}")
-        self._cpu_s = self._guest_cpu_s = self._peak_rss = 0
+        self._guest_bytes = guest_bytes
+        self._cpu_s = self._guest_cpu_s = self._n_looks = 0
+        self.first_bytes = self.peak_bytes = 0
         self.look()
-        self._first = self._cpu_s, self._guest_cpu_s, self._peak_rss
+        self._first = self._cpu_s, self._guest_cpu_s
+        self.first_bytes = self.peak_bytes
+
+    def _memory(self):
+        if not self._guest_bytes:
+            return int((self._proc / "statm").read_text().split()[1]) * PAGE_BYTES
+        if self._n_looks % MEMORY_EVERY:
+            return 0
+        return own_bytes((self._proc / "smaps").read_text(), self._guest_bytes)
 
     def look(self):
         """When the process is gone the last figures stay."""
@@ -34,16 +67,14 @@ class _Process:
             cpu_s = _cpu_s(self._proc / "stat")
             guest_cpu_s = sum(_cpu_s(task / "stat") for task in (self._proc / "task").iterdir()
                               if (task / "comm").read_text().startswith("CPU "))
-            rss = int((self._proc / "statm").read_text().split()[1]) * PAGE_BYTES
+            memory = self._memory()
+            alive = int((self._proc / "statm").read_text().split()[1])
         except (OSError, IndexError):
             return
-        if rss:  # a process that is just ending has none
+        self._n_looks += 1
+        if alive:  # a process that is just ending has no memory
             self._cpu_s, self._guest_cpu_s = cpu_s, guest_cpu_s
-            self._peak_rss = max(self._peak_rss, rss)
-
-    def grown_bytes(self):
-        """Resident memory at its most, beside what was there at the first look."""
-        return self._peak_rss - self._first[2]
+            self.peak_bytes = max(self.peak_bytes, memory)
 
     def used_s(self, from_birth):
         """(host's, guest's) processor time since the first look, or since it was started."""
@@ -65,8 +96,9 @@ class Sampler:
     function that returns a pid, or None as long as there is no such process}
     """
 
-    def __init__(self, find):
+    def __init__(self, find, guest_bytes):
         self._find = dict(find)
+        self._guest_bytes = guest_bytes
         self._processes = {}
         self._late = set()  # those that were started after the sampler
         self._end = threading.Event()
@@ -76,7 +108,8 @@ class Sampler:
         for name, find in list(self._find.items()):
             pid = find()
             if pid:
-                self._processes[name] = _Process(pid)
+                guest_bytes = self._guest_bytes if name.endswith("_qemu") else 0
+                self._processes[name] = _Process(pid, guest_bytes)
                 del self._find[name]
         for process in self._processes.values():
             process.look()
@@ -109,15 +142,19 @@ class Sampler:
         def cpu_s(side):
             return round(sum(used[name][0] for name in used if name.startswith(side)), 2)
 
-        def extra_mb(*names):
-            return round(sum(self._processes[name].grown_bytes() for name in names
-                             if name in self._processes) / 1e6, 1)
+        def extra_mb(qemu, daemon):
+            # What a QEMU needs anyway is what the source's has before the move.
+            found = self._processes
+            base = found["source_qemu"].first_bytes if "source_qemu" in found else 0
+            grown = found[qemu].peak_bytes - base if qemu in found else 0
+            if daemon in found:
+                grown += found[daemon].peak_bytes - found[daemon].first_bytes
+            return round(max(0, grown) / 1e6, 1)
         ours_s = self._own_s + sum(host + guest for host, guest in used.values())
         others_s = max(0.0, self._busy_s - ours_s)
         return {
             "cpu_s_source": cpu_s("source"), "cpu_s_target": cpu_s("target"),
             "extra_mem_source_mb": extra_mb("source_qemu", "source_daemon"),
-            # The target's QEMU is filled with the guest meanwhile: only the daemon's can be told.
-            "extra_mem_target_mb": extra_mb("target_daemon"),
+            "extra_mem_target_mb": extra_mb("target_qemu", "target_daemon"),
             "others_cpu_percent": round(100 * others_s / self._seconds),
         }

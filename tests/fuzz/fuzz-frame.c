@@ -178,6 +178,7 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
         break;
     case GW_FRAME_CONTROL:
     case GW_FRAME_GOODBYE:
+    case GW_FRAME_PROBE:
         break;
     }
 }

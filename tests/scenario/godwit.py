@@ -333,8 +333,13 @@ class Cluster:
         alpha, beta = self.alpha, self.beta
         alpha.godwit("init")
         join(beta, alpha)
-        alpha.godwit("host", "add", "beta", beta.address)
-        beta.godwit("host", "add", "alpha", alpha.address)
+        self.add_each_other()
+
+    def add_each_other(self, *more):
+        """@more: pairs of addresses of further paths."""
+        alpha, beta = self.alpha, self.beta
+        alpha.godwit("host", "add", "beta", beta.address, *(pair[1] for pair in more))
+        beta.godwit("host", "add", "alpha", alpha.address, *(pair[0] for pair in more))
 
     def side(self, host):
         return self.hosts.index(host)

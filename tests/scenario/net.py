@@ -89,9 +89,9 @@ class Namespace:
 class Veth:
     """A plain link of any speed, or shaped by tbf; it can be cut."""
 
-    def __init__(self, a, b, ip_a, ip_b, mbit=None):
+    def __init__(self, a, b, ip_a, ip_b, mbit=None, dev="gw0"):
         self.ends = (a, b)
-        self.dev = "gw0"
+        self.dev = dev
         ip("link", "add", self.dev, "netns", a.name, "type", "veth",
            "peer", "name", self.dev, "netns", b.name)
         for namespace, address in (a, ip_a), (b, ip_b):

@@ -69,3 +69,27 @@ def test_link_is_down_for_20_s(make_cluster):
     move = finish(cluster, vm, move_id)
     print(json.dumps({"flows_after_s": seconds, "bytes": move["bytes"]}))
     assert seconds < 3, "TCP's own back-off would take as long as the outage"
+
+
+SECOND_PATH = "10.78.0.1", "10.78.0.2"
+
+
+def test_first_of_two_paths_goes_down(make_cluster):
+    """The move goes on over the other one, long before the session's timeout."""
+    settings = {"peer": {"session-timeout": "1 min", "bind": "0.0.0.0"},
+                "lane": {"silence": "1 s", "connections": 2}}
+    cluster = make_cluster(Veth, mbit=100, settings=settings)
+    second = Veth(cluster.alpha.namespace, cluster.beta.namespace,
+                  *(f"{address}/24" for address in SECOND_PATH), mbit=100, dev="gw1")
+    for host in cluster.hosts:
+        host.godwit("host", "remove", cluster.other(host).name)
+    cluster.add_each_other(SECOND_PATH)
+    vm, move_id = start(cluster, rate=1, set=4, fill=96)
+    assert second.sent_bytes(0) < 1 << 20, "the first address is the one to begin with"
+    cluster.link.down()
+    begin = time.monotonic()
+    wait_for(lambda: second.sent_bytes(0) > 1 << 20, "the stream on the second path", 20, 0.05)
+    seconds = time.monotonic() - begin
+    move = finish(cluster, vm, move_id)
+    print(json.dumps({"flows_after_s": seconds, "bytes": move["bytes"]}))
+    assert move["reconnects"] >= 1

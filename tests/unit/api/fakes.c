@@ -189,10 +189,10 @@ fake_move_event(json_t *event)
 static void
 note_request(const char *what, const GwMoveRequest *request)
 {
-    NOTE("%s %s %s %s %d %d %d%s%s;", what, request->vm, request->host,
+    NOTE("%s %s %s %s %d %d %d %d %s %s;", what, request->vm, request->host,
          request->transport ? request->transport : "-", (int)request->downtime_limit_ms,
-         (int)request->max_bandwidth, (int)request->timeout_ms, request->verify ? " " : "",
-         request->verify ? request->verify : "");
+         (int)request->max_bandwidth, (int)request->timeout_ms, (int)request->connections,
+         request->encodings ? request->encodings : "-", request->verify ? request->verify : "-");
 }
 
 void

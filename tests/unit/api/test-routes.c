@@ -217,20 +217,23 @@ test_move(Fixture *fixture, gconstpointer data)
     assert_ask(fixture, "POST", "/v1/migrations",
                "{\"vm\":\"web1\",\"host\":\"beta\",\"transport\":\"direct\","
                "\"downtime_limit_ms\":1,\"max_bandwidth_bytes_s\":2,\"timeout_ms\":3,"
-               "\"verify\":\"full\"}",
+               "\"connections\":4,\"encodings\":\"zstd\",\"verify\":\"full\"}",
                answer);
     assert_ask(fixture, "POST", "/v1/migrations/plan", "{\"vm\":\"web1\",\"host\":\"beta\"}",
                answer);
     assert_ask(fixture, "POST", "/v1/migrations", "{\"vm\":\"web1\"}",
                "invalid: 'host' is missing");
+    assert_ask(fixture, "POST", "/v1/migrations",
+               "{\"vm\":\"web1\",\"host\":\"beta\",\"connections\":9}",
+               "invalid: 'connections' must be a whole number from 1 to 8");
     assert_ask(fixture, "POST", "/v1/migrations/m-1/cancel", NULL, answer);
     assert_ask(fixture, "GET", "/v1/migrations?limit=3", NULL, "{\"migrations\":[]}");
     assert_ask(fixture, "GET", "/v1/migrations/" FAKE_MOVE, NULL,
                "{\"id\":\"" FAKE_MOVE "\",\"final\":false}");
     assert_ask(fixture, "GET", "/v1/migrations/m-2", NULL,
                "not-found: no move 'm-2' on host 'alpha': `godwit migration list` shows them");
-    assert_calls("move web1 beta - 0 0 0;move web1 beta direct 1 2 3 full;plan web1 beta - 0 0 0;"
-                 "cancel m-1;list 3;");
+    assert_calls("move web1 beta - 0 0 0 0 - -;move web1 beta direct 1 2 3 4 zstd full;"
+                 "plan web1 beta - 0 0 0 0 - -;cancel m-1;list 3;");
 }
 
 static void

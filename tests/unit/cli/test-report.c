@@ -20,8 +20,10 @@ test_completed(void)
         load("{\"vm\":\"web1\",\"source\":\"alpha\",\"target\":\"beta\",\"outcome\":\"completed\","
              "\"total_ms\":12300,\"downtime_ms\":95,\"downtime_qemu_ms\":85,\"rounds\":4,"
              "\"bytes\":{\"wire\":1048576,\"page\":1000000,\"zero\":100,\"opaque\":40000,"
-             "\"control\":10,\"overhead\":8466,\"stream\":1073741824},"
-             "\"pages\":250,\"zero_pages\":7,\"digest\":\"abc\\u001b\","
+             "\"control\":10,\"overhead\":8466,\"same\":0,\"resent\":20,\"stream\":1073741824},"
+             "\"pages\":250,\"same_pages\":3,\"zero_pages\":7,\"connections\":4,\"cpu_us\":1500000,"
+             "\"memory_bytes\":1048576,\"link_use\":0.934,\"digest\":\"abc\\u001b\","
+             "\"at_target\":{\"start_ms\":20,\"cpu_us\":500000,\"digest\":\"abc\"},"
              "\"verify\":{\"mode\":\"full\",\"pages\":9,\"ms\":95,\"mismatches\":0}}");
     g_autofree char *text = gw_report_move(move);
 
@@ -37,9 +39,19 @@ test_completed(void)
                     "    devices       39.1 KiB\n"
                     "    control       10 B\n"
                     "    framing       8.3 KiB\n"
+                    "    sent again    20 B\n"
                     "  pages           250\n"
+                    "    same          3\n"
                     "  zero pages      7\n"
+                    "  connections     4\n"
+                    "    used of it    0.93\n"
+                    "  processor       1.5 s\n"
+                    "  memory          1 MiB\n"
                     "  digest          abc\\x1b\n"
+                    "at the target\n"
+                    "  guest start     20 ms\n"
+                    "  processor       500 ms\n"
+                    "  digest          abc\n"
                     "  compared        9 pages in 95 ms, 0 differ\n");
     g_assert_true(gw_report_outcome(move, NULL));
 }
@@ -81,7 +93,8 @@ static void
 test_plan(void)
 {
     g_autoptr(json_t) plan =
-        load("{\"vm\":\"web1\",\"source\":\"alpha\",\"target\":\"beta\",\"ok\":false,\"checks\":["
+        load("{\"vm\":\"web1\",\"source\":\"alpha\",\"target\":\"beta\",\"ok\":false,"
+             "\"transport\":\"lane\",\"transport_reason\":\"far away\",\"checks\":["
              "{\"id\":\"vm-running\",\"status\":\"ok\",\"message\":\"it runs\",\"remedy\":null},"
              "{\"id\":\"memory\",\"status\":\"error\",\"message\":\"too little\\n\","
              "\"remedy\":\"free some\"}]}");
@@ -91,6 +104,7 @@ test_plan(void)
                     "ok       vm-running        it runs\n"
                     "error    memory            too little\\x0a\n"
                     "                           -> free some\n"
+                    "transport lane: far away\n"
                     "web1 cannot be moved from alpha to beta\n");
 }
 

@@ -232,7 +232,7 @@ test_all_mistakes_at_once(Fixture *fixture, const void *data)
         "godwitd.conf:3: [peer] colour: there is no such key; there are: bind, port, "
         "connect-timeout, session-timeout",
         "godwitd.conf:4: [pear]: there is no such group; there are: host, peer, qemu, migration, "
-        "log",
+        "lane, log",
         "godwitd.conf:5: 'nonsense'",
         "godwitd.conf:7: [peer]: this group was given in line 1",
         "10-more.conf:2: [log] level: 'loud'",

@@ -269,11 +269,23 @@ test_query(Fixture *fixture, const void *data)
     g_assert_cmpint(gw_json_int(entry, "port", 0), ==, fixture->beta.port);
     g_assert_cmpint(gw_json_int(entry, "cpus", 0), ==, 2);
     g_assert_false(gw_json_bool(entry, "self", true));
+    g_assert_cmpuint(json_array_size(json_object_get(entry, "addresses")), ==, 1);
 
     const json_t *self = json_array_get(fixture->alpha.hosts, 0);
     g_assert_cmpstr(gw_json_str(self, "name", NULL), ==, "alpha");
     g_assert_true(gw_json_bool(self, "self", false));
     g_assert_cmpstr(gw_json_str(self, "godwit_version", NULL), ==, "alpha");
+}
+
+/* Nobody listens at the first one. */
+static void
+test_second_address(Fixture *fixture, const void *data)
+{
+    add(&fixture->alpha, "beta", "127.0.0.3,127.0.0.1", fixture->beta.port);
+    add(&fixture->beta, "alpha", "127.0.0.1", fixture->alpha.port);
+    const json_t *entry = query(&fixture->alpha, "beta");
+    g_assert_true(gw_json_bool(entry, "reachable", false));
+    g_assert_cmpuint(json_array_size(json_object_get(entry, "addresses")), ==, 2);
 }
 
 static void
@@ -292,11 +304,11 @@ test_unknown_here(Fixture *fixture, const void *data)
     static const GwLaneHandlers none;
     g_autoptr(GError) error = NULL;
 
-    g_assert_null(gw_peers_connect(fixture->alpha.peers, "beta", &none, NULL, &error));
+    g_assert_null(gw_peers_connect(fixture->alpha.peers, "beta", NULL, &none, NULL, &error));
     g_assert_error(error, GW_ERROR, GW_ERROR_NOT_FOUND);
     g_assert_null(gw_peers_address(fixture->alpha.peers, "beta"));
     g_clear_error(&error);
-    g_assert_null(gw_peers_connect(fixture->alpha.peers, "alpha", &none, NULL, &error));
+    g_assert_null(gw_peers_connect(fixture->alpha.peers, "alpha", NULL, &none, NULL, &error));
     g_assert_error(error, GW_ERROR, GW_ERROR_INVALID);
 }
 
@@ -369,6 +381,10 @@ test_add_and_remove(Fixture *fixture, const void *data)
         {"Beta!", "127.0.0.1", 0, GW_ERROR_INVALID, "host name"},
         {"beta", "127.0.0.999", 0, GW_ERROR_INVALID, "not a host's address"},
         {"beta", "[::1]:80", 81, GW_ERROR_INVALID, "two ports"},
+        {"beta", "[::1]:80,10.0.0.2:81", 0, GW_ERROR_INVALID, "two ports"},
+        {"beta", "10.0.0.2,10.0.0.2", 0, GW_ERROR_INVALID, "given twice"},
+        {"beta", "10.0.0.2,", 0, GW_ERROR_INVALID, "not a host's address"},
+        {"beta", "a,b,c,d,e,f,g,h,i", 0, GW_ERROR_TOO_LARGE, "at most 8"},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
@@ -376,7 +392,7 @@ test_add_and_remove(Fixture *fixture, const void *data)
         g_assert_error(alpha->error, GW_ERROR, (int)bad[i].code);
         assert_says(alpha->error->message, bad[i].part);
     }
-    add(alpha, "beta", "[::1]:7791", 0);
+    add(alpha, "beta", "[::1]:7791, beta.example", 0);
     g_assert_no_error(alpha->error);
     g_assert_cmpstr(gw_peers_address(alpha->peers, "beta"), ==, "::1");
     add(alpha, "beta", "127.0.0.1", 0);
@@ -502,13 +518,13 @@ test_services(Fixture *fixture, const void *data)
     g_autoptr(GError) error = NULL;
 
     add_each_other(fixture);
-    alpha->lane = gw_peers_connect(alpha->peers, "beta", &ask_handlers, alpha, &error);
+    alpha->lane = gw_peers_connect(alpha->peers, "beta", NULL, &ask_handlers, alpha, &error);
     wait_call(alpha);
     assert_says(alpha->asked, "does not know the service 'move'");
     g_clear_pointer(&alpha->lane, gw_lane_free);
 
     gw_peers_serve(fixture->beta.peers, "move", serve_move, &fixture->beta);
-    alpha->lane = gw_peers_connect(alpha->peers, "beta", &ask_handlers, alpha, &error);
+    alpha->lane = gw_peers_connect(alpha->peers, "beta", NULL, &ask_handlers, alpha, &error);
     wait_call(alpha);
     g_assert_cmpstr(alpha->asked, ==, "{\"from\":\"alpha\",\"id\":\"m-1\"}");
     g_assert_nonnull(fixture->beta.lane);
@@ -539,6 +555,7 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     ADD("query", setup_fleet, test_query);
+    ADD("second-address", setup_fleet, test_second_address);
     ADD("unknown-to-the-other", setup_fleet, test_unknown_to_the_other);
     ADD("unknown-here", setup_fleet, test_unknown_here);
     ADD("nobody-listens", setup_fleet, test_nobody_listens);

@@ -29,8 +29,8 @@ static void
 expect_wire_adds_up(GwLane *lane, GwLaneStats *out)
 {
     gw_lane_stats(lane, out);
-    g_assert_cmpuint(out->page_bytes + out->zero_bytes + out->opaque_bytes + out->control_bytes +
-                         out->overhead_bytes,
+    g_assert_cmpuint(out->page_bytes + out->zero_bytes + out->same_bytes + out->delta_bytes +
+                         out->opaque_bytes + out->control_bytes + out->overhead_bytes,
                      ==, out->wire_bytes);
     /* No wrap-around. */
     g_assert_cmpuint(out->overhead_bytes, <=, out->wire_bytes);
@@ -67,6 +67,37 @@ test_messages(void)
                      expected->len + strlen("message:;") + strlen(long_text));
     g_string_prepend(expected, "ready;");
     g_assert_cmpstr(rig.client.log->str, ==, expected->str);
+    rig_clear(&rig);
+}
+
+static gboolean
+keep_looking(void *data)
+{
+    return G_SOURCE_CONTINUE;
+}
+
+static void
+test_measure(void)
+{
+    Rig rig;
+    GwLaneStats stats;
+
+    rig_init(&rig, TIMEOUT_MS);
+    rig_establish(&rig);
+    gw_lane_stats(rig.client.lane, &stats);
+    g_assert_cmpuint(stats.burst_bytes_s, ==, 0);
+    guint look = g_timeout_add(2, keep_looking, NULL); /* figures are no event */
+    gw_lane_measure(rig.client.lane);
+    WAIT_FOR((gw_lane_stats(rig.client.lane, &stats), stats.burst_bytes_s > 0));
+    g_source_remove(look);
+    g_test_message("%.2f Gbit/s", (double)stats.burst_bytes_s * 8e-9);
+    g_assert_cmpuint(stats.burst_bytes_s, >, 1000 * 1000);
+    expect_wire_adds_up(rig.client.lane, &stats);
+    g_assert_cmpuint(stats.wire_bytes, >, GW_PROBE_MAX_BYTES);
+    g_assert_cmpuint(stats.wire_bytes, <, 5 << 20);
+    /* The session is none the worse for it. */
+    send_text(rig.client.lane, "after");
+    WAIT_FOR(rig.accepted.n_messages == 1);
     rig_clear(&rig);
 }
 
@@ -256,6 +287,56 @@ test_stream(void)
     g_assert_cmpuint(source.rtt_us, >, 0);
     /* The device in the middle of nowhere is opaque, and that is no error. */
     g_assert_true(source.opaque);
+    move_clear(&move);
+}
+
+/* Pages that are sent again: most need little, some nothing, and the guest is the same. */
+static void
+test_stream_with_memory(void)
+{
+    static const QemuStreamSpec again = {
+        .seed = 12,
+        .n_pages = 40000,
+        .zero_part = 10,
+        .plain_part = 30,
+        .same_part = 30,
+        .delta_part = 30,
+        .device_bytes = 3000,
+    };
+    GwLaneStats source, target;
+    QemuGuest sent, received;
+    Move move;
+
+    move_init(&move, &again);
+    move_start_target(&move);
+    move_start_source(&move);
+    WAIT_FOR(move.rig.client.ended && move.rig.accepted.ended);
+    feeder_join(&move.feeder);
+    drain_join(&move.drain);
+    g_assert_no_error(move.rig.client.end_error);
+    g_assert_no_error(move.rig.accepted.end_error);
+    g_assert_cmpstr(move.rig.client.end_digest, ==, move.rig.accepted.end_digest);
+    g_assert_cmpuint(move.rig.accepted.end_bytes, ==, move.stream->len);
+
+    qemu_guest_load(&sent, move.stream);
+    qemu_guest_load(&received, move.drain.bytes);
+    qemu_guest_assert_equal(&sent, &received);
+    expect_wire_adds_up(move.rig.client.lane, &source);
+    gw_lane_stats(move.rig.accepted.lane, &target);
+    g_assert_cmpuint(source.same_pages, >, 5000);
+    g_assert_cmpuint(source.delta_pages, >, 2000);
+    g_assert_cmpuint(source.same_pages, ==, target.same_pages);
+    g_assert_cmpuint(source.delta_pages, ==, target.delta_pages);
+    g_assert_cmpuint(source.pages, ==, target.pages);
+    g_assert_cmpuint(received.n_pages, ==, sent.n_pages - source.same_pages);
+    g_assert_cmpuint(source.same_bytes, >, 0);
+    g_assert_cmpuint(source.same_bytes, <, 5 * source.same_pages);
+    g_assert_cmpuint(source.delta_bytes, >, 0);
+    g_assert_cmpuint(source.delta_bytes, <, 200 * source.delta_pages);
+    g_assert_cmpuint(source.memory_bytes, >, 1000000);
+    g_assert_cmpuint(target.memory_bytes, >, 1000000);
+    qemu_guest_clear(&sent);
+    qemu_guest_clear(&received);
     move_clear(&move);
 }
 
@@ -664,11 +745,13 @@ main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/session/messages", test_messages);
+    g_test_add_func("/session/measure", test_measure);
     g_test_add_func("/session/message-limits", test_message_limits);
     g_test_add_func("/session/finish", test_finish);
     g_test_add_func("/session/many-messages", test_many_messages_while_peer_is_busy);
     g_test_add_func("/session/stream", test_stream);
     g_test_add_func("/session/unknown-stream", test_unknown_stream);
+    g_test_add_func("/session/stream-with-memory", test_stream_with_memory);
     g_test_add_func("/session/empty-stream", test_empty_stream);
     g_test_add_func("/session/order-after-stream", test_order_after_stream);
     g_test_add_func("/session/stream-only-once", test_stream_only_once);

@@ -110,10 +110,12 @@ connect_to(GwLaneServer *server, GwLaneCredentials *credentials, const char *nam
 }
 
 GwLane *
-peer_connect(const char *host, const GwLaneHandlers *handlers, void *data, void *network,
-             GError **error)
+peer_connect(const char *host, const GwLaneWishes *wishes, const GwLaneHandlers *handlers,
+             void *data, void *network, GError **error)
 {
     Peer *peer = network;
+
+    peer->wishes = wishes ? *wishes : (GwLaneWishes){0};
 
     g_assert_cmpstr(host, ==, "beta");
     return connect_to(peer->server, peer->alpha, "beta", handlers, data);

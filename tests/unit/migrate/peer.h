@@ -26,6 +26,7 @@ struct Peer {
     GPtrArray *sessions; /* of GwLane */
     GString *heard;      /* "check prepare given-up …" */
     guint sink;
+    GwLaneWishes wishes; /* the last session's */
 
     /* alpha as the target */
     GwLaneServer *door;
@@ -37,8 +38,8 @@ void peer_clear(Peer *peer);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Peer, peer_clear)
 
 /* For GwMovesNetwork: alpha connects to beta. */
-GwLane *peer_connect(const char *host, const GwLaneHandlers *handlers, void *data, void *network,
-                     GError **error);
+GwLane *peer_connect(const char *host, const GwLaneWishes *wishes, const GwLaneHandlers *handlers,
+                     void *data, void *network, GError **error);
 const char *peer_address(const char *host, void *network);
 
 /* Sends {"service": "move", "do": @what, "move": of @message} and @extra (transfer full, nullable).

@@ -223,8 +223,8 @@ on_moves_loaded(json_t *value, const GError *error, void *data)
 }
 
 static GwLane *
-no_connection(const char *host, const GwLaneHandlers *handlers, void *data, void *network,
-              GError **error)
+no_connection(const char *host, const GwLaneWishes *wishes, const GwLaneHandlers *handlers,
+              void *data, void *network, GError **error)
 {
     g_set_error(error, GW_ERROR, GW_ERROR_NOT_FOUND, "host '%s' is not known", host);
     return NULL;

@@ -6,7 +6,9 @@
 #include "migrate/check.h"
 #include "support.h"
 
+#include <netinet/in.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define PLAIN "[vm]\nname = web\nmemory = 64 MiB\n"
 
@@ -14,6 +16,7 @@ typedef struct Rig {
     Bench bench;
     GwHostCaps *caps;
     json_t *checks;
+    uint16_t port;
 } Rig;
 
 static void
@@ -53,11 +56,12 @@ good_message(void)
 }
 
 static void
-on_answer(json_t *checks, void *data)
+on_answer(json_t *checks, uint16_t port, void *data)
 {
     Rig *rig = data;
 
     g_assert_null(rig->checks);
+    rig->port = port;
     rig->checks = json_incref(checks);
 }
 
@@ -115,6 +119,39 @@ assert_only(Rig *rig, const char *id, const char *status, const char *part)
             g_error("'%s' lacks '%s'", gw_json_str(worst, "message", ""), part);
         }
     }
+}
+
+/* A whole range that is taken stops a direct move; "auto" has the lane. */
+static void
+test_direct_ports(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    uint16_t port = 0;
+    GwMovesOptions *options = &rig.bench.moves->options;
+    g_auto(GwFd) taken = gw_direct_open_door(options, &port, NULL);
+    struct sockaddr_in6 address;
+    socklen_t len = sizeof(address);
+
+    g_assert_cmpint(getsockname(taken, (struct sockaddr *)&address, &len), ==, 0);
+    options->direct_port_min = options->direct_port_max = ntohs(address.sin6_port);
+    static const char *const statuses[][2] = {{"direct", "error"}, {"auto", "warning"}};
+    for (size_t i = 0; i < G_N_ELEMENTS(statuses); i++) {
+        json_t *message = good_message();
+        gw_json_set_str(message, "transport", statuses[i][0]);
+        check(&rig, message);
+        assert_only(&rig, "direct-ports", statuses[i][1], "direct moves");
+        g_assert_cmpuint(rig.port, ==, 0);
+    }
+    check(&rig, good_message());
+    g_assert_null(row_of(&rig, "direct-ports"));
+
+    gw_fd_clear(&taken);
+    json_t *message = good_message();
+    gw_json_set_str(message, "transport", "auto");
+    check(&rig, message);
+    assert_only(&rig, NULL, NULL, NULL);
+    g_assert_cmpuint(rig.port, ==, options->direct_port_min);
 }
 
 static void
@@ -412,6 +449,7 @@ int
 main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/check-target/direct-ports", test_direct_ports);
     g_test_add_func("/check-target/all-is-well", test_all_is_well);
     g_test_add_func("/check-target/qemu-version", test_qemu_version);
     g_test_add_func("/check-target/machine", test_machine);

@@ -20,8 +20,8 @@ typedef struct Rig {
 } Rig;
 
 static GwLane *
-no_connection(const char *host, const GwLaneHandlers *handlers, void *data, void *network,
-              GError **error)
+no_connection(const char *host, const GwLaneWishes *wishes, const GwLaneHandlers *handlers,
+              void *data, void *network, GError **error)
 {
     ((Rig *)network)->asked++;
     g_set_error(error, GW_ERROR, GW_ERROR_NOT_FOUND, "host '%s' is not known", host);

@@ -5,6 +5,7 @@
  * does, the guest runs here afterwards unless it was given up, and nothing holds the VM.
  */
 #include "../vm/host.h"
+#include "lane/encodings.h"
 #include "peer.h"
 
 #include <signal.h>
@@ -244,6 +245,37 @@ test_babble(void)
 
     start_move(&rig);
     assert_back(&rig, 3);
+}
+
+static void
+on_unwanted(json_t *object, const GError *error, void *data)
+{
+    GError **out = data;
+
+    *out = g_error_copy(error);
+}
+
+/* What is wished for one move reaches its session; what makes no sense starts none. */
+static void
+test_wishes(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, behave);
+    GwMoveRequest request = {
+        .vm = "web", .host = "beta", .connections = 3, .encodings = "zstd,smaller"};
+    g_autoptr(GError) error = NULL;
+
+    gw_moves_start(rig.moves, &request, on_unwanted, &error);
+    WAIT_FOR(error);
+    g_assert_error(error, GW_ERROR, GW_ERROR_INVALID);
+    request.encodings = "zstd,same";
+    gw_moves_start(rig.moves, &request, on_started, &rig);
+    WAIT_FOR(rig.move);
+    WAIT_FOR(rig.peer.wishes.n_links == 3);
+    g_assert_cmpuint(rig.peer.wishes.encodings_off, ==,
+                     GW_ENCODING_ALL & ~(GW_ENCODING_ZSTD | GW_ENCODING_SAME));
+    gw_move_fail(rig.move, GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "enough");
+    wait_for_move(&rig, GW_MOVE_CANCELLED);
 }
 
 static void
@@ -581,6 +613,7 @@ main(int argc, char **argv)
     g_test_add_func("/source/wrong-words", test_wrong_words);
     g_test_add_func("/source/gone-when-prepared", test_gone_when_prepared);
     g_test_add_func("/source/babble", test_babble);
+    g_test_add_func("/source/wishes", test_wishes);
     g_test_add_func("/source/hostile-checks", test_hostile_checks);
     g_test_add_func("/source/huge-checks", test_huge_checks);
     g_test_add_func("/source/cancel", test_cancel);

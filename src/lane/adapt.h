@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * How much work is put into batches: as much as makes the stream pass soonest.
+ *
+ * Four efforts, from plain bodies to zstd at level 3. Which is right follows from what the stream
+ * thread waits for. For the link: more effort makes less to send. For the encoders: they are
+ * slower than the link, and less effort is quicker. For QEMU: neither is in the way, and the effort
+ * stays. An effort that was too slow is tried again only after a while, each time a longer one.
+ *
+ * What is beyond zstd at level 1 costs more than it gains unless processors have nothing to do: the
+ * guest and its QEMU come first.
+ *
+ * Pure; the owner brings the time and the measures, every GW_ADAPT_PERIOD_US or so. One thread.
+ */
+#pragma once
+
+#include "lane/batch.h"
+
+#define GW_ADAPT_PERIOD_US (200 * 1000)
+
+typedef struct GwAdaptSample {
+    int64_t period_us;         /* that it is about */
+    int64_t waited_link_us;    /* by the stream thread, for room in the window */
+    int64_t waited_encoder_us; /* by the stream thread, for encoders */
+    int64_t encoder_cpu_us;    /* of all encoders */
+    unsigned n_encoders;
+    unsigned idle_percent; /* of this host's processors */
+    uint64_t rate_bytes_s; /* of the link, as far as is known */
+} GwAdaptSample;
+
+typedef struct GwAdapt {
+    unsigned rung;
+    unsigned top; /* the highest rung allowed */
+    bool fast_link;
+    unsigned barred;    /* from this rung on, none for the time being */
+    int64_t barred_us;  /* so long yet */
+    int64_t penalty_us; /* and so long the last time */
+} GwAdapt;
+
+/* @encodings_off: of GwEncoding. */
+void gw_adapt_init(GwAdapt *adapt, unsigned encodings_off);
+void gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample);
+GwBatchEffort gw_adapt_effort(const GwAdapt *adapt);

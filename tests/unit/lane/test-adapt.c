@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The ladder of efforts against a model of a move: QEMU, encoders and a link of given speeds, of
+ * which the slowest makes the others wait.
+ */
+#include "lane/adapt.h"
+#include "lane/encodings.h"
+
+#define PERIODS_PER_S 5u
+
+typedef struct Model {
+    double qemu_pages_s;
+    double link_bytes_s;
+    double busy; /* part of the processors that others use */
+    unsigned n_encoders;
+    GwAdapt adapt;
+    unsigned n_changes;
+} Model;
+
+/* Of an effort: processor time and bytes of a page. */
+static void
+cost_of(const GwBatchEffort *effort, double *cpu_us, double *bytes)
+{
+    if (effort->codec->id == GW_CODEC_PLAIN) {
+        *cpu_us = 0.05;
+        *bytes = 4100;
+        return;
+    }
+    *cpu_us = effort->level >= 3 ? 13.4 : effort->level >= 1 ? 8.1 : 5.8;
+    *bytes = effort->level >= 3 ? 1430 : effort->level >= 1 ? 1490 : 1880;
+}
+
+/* Pages per second in this period. */
+static double
+run_period(Model *model)
+{
+    GwBatchEffort before = gw_adapt_effort(&model->adapt);
+    double cpu_us, bytes;
+
+    cost_of(&before, &cpu_us, &bytes);
+    double encoder = model->n_encoders * 1e6 * MIN(1, 2 - 2 * model->busy) / cpu_us;
+    double link = model->link_bytes_s / bytes;
+    double pages = MIN(MIN(model->qemu_pages_s, encoder), link);
+    /* What the stream thread would have taken without the one that holds it up. */
+    double wait = 1 - pages / model->qemu_pages_s;
+    double used = model->busy + pages * cpu_us / 1e6 / (2 * model->n_encoders);
+    GwAdaptSample sample = {
+        .period_us = GW_ADAPT_PERIOD_US,
+        .waited_link_us = link < encoder ? (int64_t)(wait * GW_ADAPT_PERIOD_US) : 0,
+        .waited_encoder_us = link < encoder ? 0 : (int64_t)(wait * GW_ADAPT_PERIOD_US),
+        .encoder_cpu_us = (int64_t)(pages * cpu_us / PERIODS_PER_S),
+        .n_encoders = model->n_encoders,
+        .idle_percent = used >= 1 ? 0 : (unsigned)(100 * (1 - used)),
+        .rate_bytes_s = (uint64_t)(pages * bytes),
+    };
+
+    gw_adapt_sample(&model->adapt, &sample);
+    GwBatchEffort now = gw_adapt_effort(&model->adapt);
+
+    model->n_changes += now.codec != before.codec || now.level != before.level;
+    return pages;
+}
+
+/* Mean pages per second over the last half of so much time. */
+static double
+run(Model *model, unsigned seconds)
+{
+    unsigned n = seconds * PERIODS_PER_S;
+    double sum = 0;
+
+    model->n_changes = 0;
+    for (unsigned i = 0; i < n; i++) {
+        double pages = run_period(model);
+
+        sum += i >= n / 2 ? pages : 0;
+    }
+    return sum / (n - n / 2);
+}
+
+static void
+model_init(Model *model, double link_bytes_s, double busy, unsigned encodings_off)
+{
+    *model = (Model){
+        .qemu_pages_s = 500000,
+        .link_bytes_s = link_bytes_s,
+        .busy = busy,
+        .n_encoders = 1,
+    };
+    gw_adapt_init(&model->adapt, encodings_off);
+}
+
+static void
+expect(const Model *model, GwCodecId codec, int level)
+{
+    GwBatchEffort effort = gw_adapt_effort(&model->adapt);
+
+    g_assert_cmpint(effort.codec->id, ==, codec);
+    g_assert_cmpint(effort.level, ==, level);
+}
+
+static void
+test_slow_link(void)
+{
+    Model model;
+
+    model_init(&model, 12.5e6, 0.2, 0);
+    run(&model, 4);
+    expect(&model, GW_CODEC_ZSTD, 3);
+    g_assert_true(gw_adapt_effort(&model.adapt).zstd_deltas);
+    run(&model, 60);
+    g_assert_cmpuint(model.n_changes, ==, 0);
+}
+
+/* The guest needs the processors: no more than the common effort. */
+static void
+test_slow_link_busy_host(void)
+{
+    Model model;
+
+    model_init(&model, 12.5e6, 0.95, 0);
+    run(&model, 60);
+    expect(&model, GW_CODEC_ZSTD, 1);
+    g_assert_cmpuint(model.n_changes, ==, 0);
+
+    /* It was idle, and becomes busy. */
+    model_init(&model, 12.5e6, 0.1, 0);
+    run(&model, 4);
+    expect(&model, GW_CODEC_ZSTD, 3);
+    model.busy = 0.94;
+    run(&model, 4);
+    expect(&model, GW_CODEC_ZSTD, 1);
+}
+
+/* Faster than any codec: plain, and hardly a try at anything else. */
+static void
+test_fast_link(void)
+{
+    Model model;
+
+    model_init(&model, 10e9, 0.3, 0);
+    run(&model, 2);
+    expect(&model, GW_CODEC_PLAIN, 0);
+    g_assert_false(gw_adapt_effort(&model.adapt).zstd_deltas);
+    g_assert_cmpfloat(run(&model, 60), >, 0.97 * model.qemu_pages_s);
+}
+
+/*
+ * At every speed nearly as good as the best fixed effort. Where an effort is as quick as the link
+ * is without it, the lower one is taken, which leaves the processors to the guest.
+ */
+static void
+test_never_far_from_the_best(void)
+{
+    static const double links[] = {1e6, 12.5e6, 125e6, 312e6, 625e6, 1250e6, 3e9, 5e9};
+    static const GwBatchEffort fixed[] = {
+        {.codec = &gw_codec_plain},
+        {.codec = &gw_codec_zstd, .level = -7},
+        {.codec = &gw_codec_zstd, .level = 1},
+        {.codec = &gw_codec_zstd, .level = 3},
+    };
+
+    for (unsigned n_encoders = 1; n_encoders <= 4; n_encoders *= 2) {
+        for (size_t i = 0; i < G_N_ELEMENTS(links); i++) {
+            double best = 0;
+            Model model;
+
+            for (size_t k = 0; k < G_N_ELEMENTS(fixed); k++) {
+                double cpu_us, bytes;
+
+                cost_of(&fixed[k], &cpu_us, &bytes);
+                best = MAX(best, MIN(n_encoders * 1e6 / cpu_us, links[i] / bytes));
+            }
+            model_init(&model, links[i], 0.3, 0);
+            model.n_encoders = n_encoders;
+            best = MIN(best, model.qemu_pages_s);
+            double pages = run(&model, 60);
+
+            g_test_message("%u encoders, %.0f MB/s: %.0f pages/s of %.0f, %u changes", n_encoders,
+                           links[i] / 1e6, pages, best, model.n_changes);
+            g_assert_cmpfloat(pages, >, 0.85 * best);
+            g_assert_cmpuint(model.n_changes, <, 30);
+        }
+    }
+}
+
+static void
+test_link_changes(void)
+{
+    Model model;
+
+    model_init(&model, 10e9, 0.3, 0);
+    run(&model, 20);
+    expect(&model, GW_CODEC_PLAIN, 0);
+    model.link_bytes_s = 12.5e6;
+    run(&model, 35);
+    expect(&model, GW_CODEC_ZSTD, 3);
+    model.link_bytes_s = 10e9;
+    run(&model, 2);
+    expect(&model, GW_CODEC_PLAIN, 0);
+}
+
+static void
+test_zstd_switched_off(void)
+{
+    Model model;
+
+    model_init(&model, 1e6, 0, GW_ENCODING_ZSTD);
+    run(&model, 10);
+    expect(&model, GW_CODEC_PLAIN, 0);
+    g_assert_cmpuint(model.n_changes, ==, 0);
+}
+
+/* A clock that stands still, no encoders: nothing to divide by. */
+static void
+test_no_measures(void)
+{
+    GwAdapt adapt;
+
+    gw_adapt_init(&adapt, 0);
+    gw_adapt_sample(&adapt, &(GwAdaptSample){.n_encoders = 1});
+    gw_adapt_sample(&adapt, &(GwAdaptSample){.period_us = 1000});
+    g_assert_cmpint(gw_adapt_effort(&adapt).level, ==, 1);
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/adapt/slow-link", test_slow_link);
+    g_test_add_func("/adapt/slow-link-busy-host", test_slow_link_busy_host);
+    g_test_add_func("/adapt/fast-link", test_fast_link);
+    g_test_add_func("/adapt/never-far-from-the-best", test_never_far_from_the_best);
+    g_test_add_func("/adapt/link-changes", test_link_changes);
+    g_test_add_func("/adapt/zstd-switched-off", test_zstd_switched_off);
+    g_test_add_func("/adapt/no-measures", test_no_measures);
+    return g_test_run();
+}
