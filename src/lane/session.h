@@ -93,8 +93,8 @@ struct GwLane {
     GwLink *links[GW_LANE_MAX_LINKS]; /* set once each, owned by the main context */
     int64_t heard_us;                 /* when bytes came last, over any link */
     bool confirmed;                   /* the peer has used the session */
-    GwRefKeep *keep; /* set once, if at all, by the main context before the stream starts */
-    bool burst_wanted;                /* by gw_lane_measure() */
+    GwRefKeep *keep;   /* set once, if at all, by the main context before the stream starts */
+    bool burst_wanted; /* by gw_lane_measure() */
 
     /* --- main context --- */
     GMainContext *context;

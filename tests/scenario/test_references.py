@@ -50,7 +50,8 @@ def test_a_guest_that_has_read_its_disk(cluster):
     assert move["reference_pages"] > pages * 0.9, move
     assert move["reference_misses"] == 0
     assert move["bytes"]["reference"] < move["reference_pages"] * 12
-    assert move["bytes"]["wire"] < (DISK_MIB // 2 + 30) * MIB
+    # Beside the disk, in plain: on a link as fast as this one nothing is compressed.
+    assert move["bytes"]["wire"] < (100 + DISK_MIB // 8) * MIB
     print({"wire": move["bytes"]["wire"], "reference": move["bytes"]["reference"],
            "reference_pages": move["reference_pages"]})
 
