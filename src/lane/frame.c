@@ -10,6 +10,7 @@
 #include "base/cursor.h"
 #include "base/json.h"
 #include "lane/batch.h"
+#include "lane/image_ref.h"
 #include "lane/lane.h"
 
 #include <string.h>
@@ -36,6 +37,8 @@ static const GwFrameKind kinds[] = {
     [GW_FRAME_PONG] = {"PONG", 8, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_GOODBYE] = {"GOODBYE", 0, GW_CHANNEL_CONTROL, false},
     [GW_FRAME_STREAM_BEGIN] = {"STREAM_BEGIN", GW_STREAM_BEGIN_BYTES, GW_CHANNEL_RAM, true},
+    [GW_FRAME_NEED] = {"NEED", GW_REF_NEED_MAX_BYTES, GW_CHANNEL_CONTROL, false},
+    [GW_FRAME_FILL] = {"FILL", GW_REF_FILL_MAX_BYTES, GW_CHANNEL_RAM, false},
     [GW_FRAME_PROBE] = {"PROBE", GW_PROBE_MAX_BYTES, GW_CHANNEL_CONTROL, false},
 };
 

@@ -49,6 +49,7 @@
  *                 8  8  bytes of all ordered frames received, headers included, each counted once
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
+ *     NEED, FILL  about references that a target cannot prove: image_ref.h
  *     PROBE       any bytes, without a meaning: the sender measures the link
  *
  * Ordered types are CONTROL, STREAM_BEGIN, BLOCK, RAM, CHECKPOINT and STREAM_END.
@@ -95,6 +96,8 @@ typedef enum GwFrameType {
     GW_FRAME_PONG = 10,
     GW_FRAME_GOODBYE = 11,
     GW_FRAME_STREAM_BEGIN = 12,
+    GW_FRAME_NEED = 14,
+    GW_FRAME_FILL = 15,
     GW_FRAME_PROBE = 20,
 } GwFrameType;
 

@@ -14,7 +14,8 @@
 
 struct GwInbox {
     GwInboxWake wake;
-    void *wake_data;
+    GwInboxAhead announce;
+    void *wake_data; /* of both */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     GQueue queue; /* of GwFrame: in order */
@@ -38,11 +39,12 @@ free_frame(void *frame)
 }
 
 GwInbox *
-gw_inbox_new(GwInboxWake wake, void *data)
+gw_inbox_new(GwInboxWake wake, GwInboxAhead ahead, void *data)
 {
     GwInbox *inbox = g_new0(GwInbox, 1);
 
     inbox->wake = wake;
+    inbox->announce = ahead;
     inbox->wake_data = data;
     inbox->sink = GW_FD_NONE;
     pthread_mutex_init(&inbox->lock, NULL);
@@ -75,6 +77,9 @@ queue_in_order(GwInbox *inbox, GwFrame *frame)
     g_queue_push_tail(&inbox->queue, frame);
     inbox->queued_bytes += gw_frame_wire_bytes(frame);
     inbox->whole = frame->header.sequence;
+    if (inbox->announce) {
+        inbox->announce(inbox->wake_data, frame);
+    }
 }
 
 /* The gap before them may be closed. */

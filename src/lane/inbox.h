@@ -27,7 +27,13 @@ typedef struct GwInbox GwInbox;
 /* Called with the inbox unlocked: @all links may read again, or one of them has to acknowledge. */
 typedef void (*GwInboxWake)(void *data, bool all);
 
-GwInbox *gw_inbox_new(GwInboxWake wake, void *data);
+/*
+ * Called for each frame as it gets its place in the order, with the inbox locked: it must not call
+ * back. May be left out.
+ */
+typedef void (*GwInboxAhead)(void *data, GwFrame *frame);
+
+GwInbox *gw_inbox_new(GwInboxWake wake, GwInboxAhead ahead, void *data);
 void gw_inbox_free(GwInbox *inbox);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwInbox, gw_inbox_free)
 

@@ -62,6 +62,15 @@ count_up(GwLink *link, bool up)
     pthread_mutex_unlock(&link->lane->lock);
 }
 
+/* What was asked, or the answer, may be lost. */
+static void
+ask_again(GwLane *lane)
+{
+    if (lane->desk) {
+        gw_ref_desk_ask_again(lane->desk);
+    }
+}
+
 static void
 drop_connection(GwLink *link)
 {
@@ -109,6 +118,7 @@ gw_link_take_over(GwLink *link, GwConnection *connection, const GwReceived *rece
         gw_lane_end(lane, error, true);
     }
     gw_inbox_ack_again(lane->inbox);
+    ask_again(lane);
 }
 
 static void
@@ -165,6 +175,7 @@ give_up_connection(GwLink *link, GError *error)
     drop_connection(link);
     gw_outbox_link_down(lane->outbox, link->index);
     gw_inbox_ack_again(lane->inbox);
+    ask_again(lane);
     link->doubtful = link->benched = false;
     gw_link_reopen_soon(link, gw_now_us());
     g_clear_error(&link->trouble);
@@ -210,6 +221,7 @@ look_at_connection_silence(GwLink *link, int64_t now_us)
         link->benched = gw_outbox_link_doubtful(lane->outbox, link->index);
         if (link->benched) {
             gw_inbox_ack_again(lane->inbox);
+            ask_again(lane);
         }
         link->retry_us = 0;
     } else if (!doubtful && link->doubtful) {
@@ -293,6 +305,15 @@ turn(GwLink *link)
     gw_lane_count_cpu(link->lane, &link->cpu_us);
 }
 
+static bool
+has_work(GwLane *lane)
+{
+    GwRefKeep *keep = __atomic_load_n(&lane->keep, __ATOMIC_ACQUIRE);
+
+    return gw_outbox_has_work(lane->outbox) || gw_inbox_has_ack(lane->inbox) ||
+           (keep && gw_ref_keep_has_fill(keep)) || (lane->desk && gw_ref_desk_has_need(lane->desk));
+}
+
 /* Work that comes after this is told by a wake-up. */
 static bool
 declare_idle(GwLink *link)
@@ -301,7 +322,7 @@ declare_idle(GwLink *link)
         return true;
     }
     __atomic_store_n(&link->idle, 1, __ATOMIC_SEQ_CST);
-    if (!gw_outbox_has_work(link->lane->outbox) && !gw_inbox_has_ack(link->lane->inbox)) {
+    if (!has_work(link->lane)) {
         return true;
     }
     __atomic_store_n(&link->idle, 0, __ATOMIC_SEQ_CST);
@@ -397,6 +418,9 @@ end_link(GwLink *link, bool ended)
     pthread_mutex_unlock(&lane->lock);
     if (reason) {
         gw_inbox_end(lane->inbox, reason);
+    }
+    if (last && lane->desk) {
+        gw_ref_desk_end(lane->desk);
     }
 }
 

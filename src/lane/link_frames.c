@@ -12,9 +12,26 @@
 #include "base/units.h"
 #include "lane/link.h"
 
+#include <string.h>
+
 #define TURN_BYTES (512u * 1024u)
 
 /* --- receiving -------------------------------------------------------------------------------- */
+
+static GwRefKeep *
+keep_of(GwLane *lane)
+{
+    return __atomic_load_n(&lane->keep, __ATOMIC_ACQUIRE);
+}
+
+static bool
+let_go(GwLane *lane, uint64_t sequence)
+{
+    if (keep_of(lane)) {
+        gw_ref_keep_acked(keep_of(lane), sequence);
+    }
+    return true;
+}
 
 static bool
 handle_ack(GwLink *link, const GwFrame *frame, GError **error)
@@ -22,7 +39,8 @@ handle_ack(GwLink *link, const GwFrame *frame, GError **error)
     GwAck ack;
 
     return gw_ack_decode(gw_frame_payload(frame), frame->header.payload_bytes, &ack, error) &&
-           gw_outbox_acked(link->lane->outbox, &ack, gw_now_us(), error);
+           gw_outbox_acked(link->lane->outbox, &ack, gw_now_us(), error) &&
+           let_go(link->lane, ack.sequence);
 }
 
 static bool
@@ -61,6 +79,26 @@ handle_ordered(GwLink *link, GwFrame *frame, GError **error)
     return gw_inbox_push(link->lane->inbox, frame, error);
 }
 
+/* NEED goes to the side that refers, FILL to the one that asked. */
+static bool
+handle_about_references(GwLink *link, const GwFrame *frame, GError **error)
+{
+    GwLane *lane = link->lane;
+    const uint8_t *payload = gw_frame_payload(frame);
+    size_t len = frame->header.payload_bytes;
+
+    if (frame->header.type == GW_FRAME_NEED && keep_of(lane)) {
+        return gw_ref_keep_take_need(keep_of(lane), payload, len, error);
+    }
+    if (frame->header.type == GW_FRAME_FILL && lane->desk) {
+        return gw_ref_desk_take_fill(lane->desk, payload, len, error);
+    }
+    g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                "%s sent a %s frame, and there are no references", link->connection->peer,
+                gw_frame_type_name(frame->header.type));
+    return false;
+}
+
 /* @frame: transfer full. False also for the regular ends of a session. */
 static bool
 handle_frame(GwLink *link, GwFrame *frame, GError **error)
@@ -80,6 +118,9 @@ handle_frame(GwLink *link, GwFrame *frame, GError **error)
     case GW_FRAME_PING:
     case GW_FRAME_PONG:
         return handle_number(link, own, error);
+    case GW_FRAME_NEED:
+    case GW_FRAME_FILL:
+        return handle_about_references(link, own, error);
     case GW_FRAME_PROBE:
         return true;
     case GW_FRAME_GOODBYE:
@@ -191,10 +232,39 @@ make_ack_frame(GwLink *link, const GwAck *ack)
     return make_frame(link, GW_FRAME_ACK, payload);
 }
 
+/* The peer, or what it holds back, waits for these. NULL: there are none. */
+static GwFrame *
+next_about_references(GwLane *lane)
+{
+    g_autoptr(GByteArray) need = g_byte_array_new();
+    GwFrame *frame = NULL;
+
+    if (lane->desk && gw_ref_desk_next_need(lane->desk, need)) {
+        frame = gw_frame_new_with(lane->pool, GW_FRAME_NEED, need);
+    } else if (keep_of(lane)) {
+        g_autoptr(GBytes) fill = gw_ref_keep_next_fill(keep_of(lane));
+        gsize len = 0;
+        const void *payload = fill ? g_bytes_get_data(fill, &len) : NULL;
+
+        /* Without memory it is as good as lost: it will be asked for again. */
+        frame = fill ? gw_frame_new(lane->pool, GW_FRAME_FILL, (uint32_t)len) : NULL;
+        if (frame) {
+            memcpy(gw_frame_payload(frame), payload, len);
+            frame->header.payload_bytes = (uint32_t)len;
+        }
+    }
+    if (frame) {
+        gw_frame_encode_header(&frame->header, frame->wire);
+        frame->causes = (GwFrameCauses){.reference_bytes = frame->header.payload_bytes};
+    }
+    return frame;
+}
+
 /* Small frames overtake what is queued: the peer waits for them, or measures with them. */
 static GwFrame *
 next_frame(GwLink *link, int64_t now_us)
 {
+    GwFrame *frame;
     GwAck ack;
 
     if (!link->benched && gw_inbox_take_ack(link->lane->inbox, &ack)) {
@@ -217,7 +287,11 @@ next_frame(GwLink *link, int64_t now_us)
         link->goodbye_pending = false;
         return make_frame(link, GW_FRAME_GOODBYE, &(GByteArray){.data = NULL, .len = 0});
     }
-    return link->benched ? NULL : gw_outbox_take(link->lane->outbox, link->index, now_us);
+    if (link->benched) {
+        return NULL;
+    }
+    frame = next_about_references(link->lane);
+    return frame ? frame : gw_outbox_take(link->lane->outbox, link->index, now_us);
 }
 
 /* Of a frame that is sent more than once, the first that is whole counts for its causes. */
@@ -237,6 +311,8 @@ count_sent(GwLink *link, GwFrame *frame)
         stats->same_bytes += causes->same_bytes;
         stats->delta_bytes += causes->delta_bytes;
         stats->delta_pages += causes->delta_pages;
+        stats->reference_bytes += causes->reference_bytes;
+        stats->reference_pages += causes->reference_pages;
         stats->opaque_bytes += causes->opaque_bytes;
         stats->control_bytes += causes->control_bytes;
     }
