@@ -5,6 +5,7 @@ A Godwit's guest begins from a saved state like QEMU's: godwitd is given a QEMU 
 -incoming to the first start of a VM, and is itself stopped (SIGSTOP) until that is loaded, as it
 expects a guest that it starts to run at once.
 """
+import contextlib
 import functools
 import os
 import pathlib
@@ -218,9 +219,10 @@ class Godwit(System):
         if not self.vm:
             return
         for host in self.cluster.hosts:
-            if host.vm(self.vm):
-                host.godwit("vm", "stop", "--force", self.vm, check=False)
-                host.godwit("vm", "undefine", self.vm, check=False)
+            with contextlib.suppress(OSError):  # a daemon that is gone leaves it to the cluster
+                if host.vm(self.vm):
+                    host.godwit("vm", "stop", "--force", self.vm, check=False)
+                    host.godwit("vm", "undefine", self.vm, check=False)
         self.vm = None
 
     # --- its moves
