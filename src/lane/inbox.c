@@ -24,6 +24,7 @@ struct GwInbox {
     GHashTable *ahead; /* sequence (in the frame) → GwFrame, owned: behind a gap */
     uint64_t ahead_bytes;
     bool holding; /* the links were told to stop reading */
+    bool parked;
     GError *end_reason;
     bool stopped;
     GwFd sink;
@@ -113,6 +114,15 @@ keep_ahead(GwInbox *inbox, GwFrame *frame)
     return true;
 }
 
+/* More than any peer may have in flight. */
+static bool
+is_too_much(const GwInbox *inbox, const GwFrame *frame)
+{
+    return inbox->queue.length >= GW_LANE_MAX_UNACKED ||
+           inbox->queued_bytes + gw_frame_wire_bytes(frame) >
+               GW_INBOX_MAX_AHEAD_BYTES + GW_INBOX_MAX_BYTES;
+}
+
 bool
 gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
 {
@@ -122,7 +132,9 @@ gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
     bool taken = false;
 
     pthread_mutex_lock(&inbox->lock);
-    if (sequence == inbox->whole + 1) {
+    if (sequence == inbox->whole + 1 && is_too_much(inbox, frame)) {
+        possible = false;
+    } else if (sequence == inbox->whole + 1) {
         taken = true;
         queue_in_order(inbox, frame);
         queue_what_followed(inbox);
@@ -139,7 +151,7 @@ gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
     if (!possible) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
                     "the peer sent frame %" G_GUINT64_FORMAT " too far out of order: number "
-                    "%" G_GUINT64_FORMAT " has not come yet",
+                    "%" G_GUINT64_FORMAT " has not come yet, or too much waits before it",
                     sequence, whole + 1);
     }
     return possible;
@@ -173,11 +185,24 @@ bool
 gw_inbox_has_room(GwInbox *inbox)
 {
     pthread_mutex_lock(&inbox->lock);
-    inbox->holding =
-        inbox->queued_bytes >= GW_INBOX_MAX_BYTES || inbox->queue.length >= GW_INBOX_MAX_FRAMES;
+    inbox->holding = !inbox->parked && (inbox->queued_bytes >= GW_INBOX_MAX_BYTES ||
+                                        inbox->queue.length >= GW_INBOX_MAX_FRAMES);
     bool room = !inbox->holding;
     pthread_mutex_unlock(&inbox->lock);
     return room;
+}
+
+void
+gw_inbox_park(GwInbox *inbox, bool parked)
+{
+    pthread_mutex_lock(&inbox->lock);
+    inbox->parked = parked;
+    bool wake = parked && inbox->holding;
+    inbox->holding = inbox->holding && !parked;
+    pthread_mutex_unlock(&inbox->lock);
+    if (wake) {
+        inbox->wake(inbox->wake_data, true);
+    }
 }
 
 void

@@ -41,6 +41,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwInbox, gw_inbox_free)
 bool gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error) GW_MUST_USE;
 /* False: hold the peer back. The links are woken when that changes. */
 bool gw_inbox_has_room(GwInbox *inbox);
+/*
+ * Who takes waits for something that comes over the links (@parked), or does no more: meanwhile
+ * they read on, whatever is queued. What a peer may have in flight is the bound then.
+ */
+void gw_inbox_park(GwInbox *inbox, bool parked);
 /* For a greeting. */
 void gw_inbox_received(GwInbox *inbox, GwReceived *out);
 

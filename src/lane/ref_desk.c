@@ -329,6 +329,16 @@ take_locked(GwRefDesk *desk, uint64_t sequence, GError **error)
     return pages;
 }
 
+bool
+gw_ref_desk_is_ready(GwRefDesk *desk, uint64_t sequence)
+{
+    pthread_mutex_lock(&desk->lock);
+    const Job *job = first_job(desk, sequence);
+    bool ready = !job || is_done(desk, job);
+    pthread_mutex_unlock(&desk->lock);
+    return ready;
+}
+
 GwRefPages *
 gw_ref_desk_take(GwRefDesk *desk, uint64_t sequence, GError **error)
 {

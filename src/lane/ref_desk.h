@@ -39,6 +39,9 @@ bool gw_ref_desk_start(GwRefDesk *desk, GwRefTarget *images, GError **error) GW_
  */
 void gw_ref_desk_announce(GwRefDesk *desk, GwFrame *frame);
 
+/* take() would not wait. */
+bool gw_ref_desk_is_ready(GwRefDesk *desk, uint64_t sequence);
+
 /*
  * The proven pages of the frame @sequence; waits for them. Transfer full. NULL: GW_ERROR_PROTOCOL
  * if it has no references that make sense, GW_ERROR_CANCELLED when the session ended.

@@ -191,6 +191,23 @@ handle_stream_end(GwTarget *target, const uint8_t *payload, size_t len, GError *
     return true;
 }
 
+/* What is waited for comes over the links: they must not stop because the inbox is full. */
+static GwRefPages *
+take_references(GwLane *lane, uint64_t sequence, GError **error)
+{
+    bool waits = !gw_ref_desk_is_ready(lane->desk, sequence);
+
+    if (waits) {
+        gw_inbox_park(lane->inbox, true);
+    }
+    GwRefPages *pages = gw_ref_desk_take(lane->desk, sequence, error);
+
+    if (waits) {
+        gw_inbox_park(lane->inbox, false);
+    }
+    return pages;
+}
+
 /* Waits for the references of the frame if it has any. */
 static bool
 handle_ram(GwTarget *target, const GwFrame *frame, GError **error)
@@ -201,7 +218,7 @@ handle_ram(GwTarget *target, const GwFrame *frame, GError **error)
 
     /* What is damaged is told when it is decoded. */
     if (gw_batch_references(payload, len, &references) && references.n_pages > 0) {
-        target->references = gw_ref_desk_take(target->lane->desk, frame->header.sequence, error);
+        target->references = take_references(target->lane, frame->header.sequence, error);
         if (!target->references) {
             return false;
         }

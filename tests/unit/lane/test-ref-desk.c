@@ -5,6 +5,7 @@
  */
 #include "base/cursor.h"
 #include "lane/batch.h"
+#include "lane/inbox.h"
 #include "lane/ref_desk.h"
 #include "lane/ref_keep.h"
 #include "test-image-files.h"
@@ -357,6 +358,47 @@ test_without_images(void)
     g_assert_error(error, GW_ERROR, GW_ERROR_PROTOCOL);
 }
 
+static void
+on_inbox_wake(void *data, bool all)
+{
+    *(unsigned *)data += all;
+}
+
+static GwFrame *
+next_frame(GwFramePool *pool, uint64_t sequence)
+{
+    GwFrame *frame = gw_frame_new(pool, GW_FRAME_RAM, GW_BATCH_MAX_BYTES);
+
+    frame->header.sequence = sequence;
+    frame->header.payload_bytes = GW_BATCH_MAX_BYTES;
+    return frame;
+}
+
+/* A full inbox must not keep out what the frame at its head waits for; nor grow without end. */
+static void
+test_parked_inbox(void)
+{
+    g_autoptr(GwFramePool) pool = gw_frame_pool_new();
+    unsigned n_wakes = 0;
+    g_autoptr(GwInbox) inbox = gw_inbox_new(on_inbox_wake, NULL, &n_wakes);
+    g_autoptr(GError) error = NULL;
+    uint64_t sequence = 0;
+
+    while (gw_inbox_has_room(inbox)) {
+        g_assert_true(gw_inbox_push(inbox, next_frame(pool, ++sequence), &error));
+    }
+    gw_inbox_park(inbox, true);
+    g_assert_cmpuint(n_wakes, ==, 1);
+    g_assert_true(gw_inbox_has_room(inbox));
+    while (gw_inbox_push(inbox, next_frame(pool, ++sequence), &error)) {
+        g_assert_true(gw_inbox_has_room(inbox));
+    }
+    g_assert_error(error, GW_ERROR, GW_ERROR_PROTOCOL);
+    g_assert_cmpuint(sequence * GW_BATCH_MAX_BYTES, >=, GW_INBOX_MAX_AHEAD_BYTES);
+    gw_inbox_park(inbox, false);
+    g_assert_false(gw_inbox_has_room(inbox));
+}
+
 /* --- peers that break the rules --------------------------------------------------------------- */
 
 static void
@@ -470,6 +512,7 @@ main(int argc, char **argv)
     g_test_add_func("/ref-desk/lost-connections", test_lost_connections);
     g_test_add_func("/ref-desk/room", test_room);
     g_test_add_func("/ref-desk/session-ends", test_session_ends);
+    g_test_add_func("/ref-desk/parked-inbox", test_parked_inbox);
     g_test_add_func("/ref-desk/without-images", test_without_images);
     g_test_add_func("/ref-desk/hostile-needs", test_hostile_needs);
     g_test_add_func("/ref-desk/hostile-fills", test_hostile_fills);
