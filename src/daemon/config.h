@@ -48,6 +48,8 @@ typedef struct GwConfig {
     int64_t silence_ms;
     int64_t max_incoming;
     int64_t history;
+    int64_t visits_size; /* bytes, 0: none are kept */
+    int64_t visits_age_ms;
     char *log_level;
 } GwConfig;
 

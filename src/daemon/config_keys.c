@@ -73,6 +73,13 @@ const GwConfigKey gw_config_keys[] = {
      .min = 1, .max = 64, .help = "Moves to this host at the same time."},
     {"migration", "history", GW_CONFIG_NUMBER, MEMBER(history), .default_text = "1000", .min = 1,
      .max = 100000, .help = "Records of finished moves that are kept."},
+    {"migration", "visits-size", GW_CONFIG_SIZE, MEMBER(visits_size), .default_text = "0",
+     .max = 1ll << 50,
+     .help = "What this host may keep, together, of the memory of VMs that have left: a VM that\n"
+             "comes back is then sent only what has changed since. It is written to state-dir as\n"
+             "the VM leaves, a tenth of the file system stays free. 0: nothing is kept."},
+    {"migration", "visits-age", GW_CONFIG_DURATION, MEMBER(visits_age_ms), .default_text = "24 h",
+     .min = MINUTE, .max = 365 * 24 * HOUR, .help = "How long it is kept."},
 
     {"lane", "connections", GW_CONFIG_NUMBER, MEMBER(connections), .default_text = "0", .max = 8,
      .help = "TCP connections that a move uses at once, unless it says else. 0: by measure of the\n"

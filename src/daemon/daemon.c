@@ -19,6 +19,7 @@
 #include "daemon/notify.h"
 #include "daemon/privileges.h"
 #include "fleet/peers.h"
+#include "migrate/indexer.h"
 #include "migrate/migrate.h"
 #include "qemu/probe.h"
 #include "store/store.h"
@@ -36,6 +37,8 @@ struct GwDaemon {
     GwConfig *config;
     char *pki_dir;
     char *cache_dir;
+    char *index_dir;
+    char *visits_dir;
 
     GMainLoop *loop;
     GError *error; /* why the loop ended; NULL: on request */
@@ -51,7 +54,9 @@ struct GwDaemon {
     unsigned probe_retry; /* a timer */
     GwVms *vms;
     GwPeers *peers;
+    GwVisits *visits;
     GwMoves *moves;
+    GwIndexer *indexer;
     GwServer *server;
 };
 
@@ -212,6 +217,15 @@ api_group(const GwDaemon *daemon)
 }
 
 static void
+on_vm_changed(const char *name, GwVm *vm, void *data)
+{
+    GwDaemon *daemon = data;
+
+    gw_server_vm_changed(name, vm, daemon->server);
+    gw_indexer_vm_changed(name, vm, daemon->indexer);
+}
+
+static void
 on_moves_loaded(json_t *moves, const GError *error, void *data)
 {
     GwDaemon *daemon = data;
@@ -237,7 +251,8 @@ on_moves_loaded(json_t *moves, const GError *error, void *data)
         give_up(daemon, problem, "cannot offer the API");
         return;
     }
-    gw_vms_on_change(daemon->vms, gw_server_vm_changed, daemon->server);
+    daemon->indexer = gw_indexer_new(daemon->vms, daemon->index_dir, daemon->visits);
+    gw_vms_on_change(daemon->vms, on_vm_changed, daemon);
     tell_ready_if_done(daemon);
 }
 
@@ -259,17 +274,25 @@ on_peers_loaded(const GError *error, void *data)
 {
     GwDaemon *daemon = data;
     const GwConfig *config = daemon->config;
+    const GwVisitsOptions visits = {
+        .folder = daemon->visits_dir,
+        .max_bytes = (uint64_t)config->visits_size,
+        .max_age_ms = config->visits_age_ms,
+    };
 
     if (error) {
         give_up(daemon, error, "cannot load the hosts");
         return;
     }
+    daemon->visits = gw_visits_new(&visits);
     const GwMovesOptions options = {
         .store = daemon->store,
         .vms = daemon->vms,
         .host_name = config->host_name,
         .run_dir = config->run_dir,
         .qemu_user = null_if_empty(config->qemu_user),
+        .visits = daemon->visits,
+        .index_dir = daemon->index_dir,
         .network = {connect_for_move, address_for_move, daemon->peers},
         .prepare_timeout_ms = config->prepare_timeout_ms,
         .precopy_timeout_ms = config->precopy_timeout_ms,
@@ -352,7 +375,9 @@ make_folders(GwDaemon *daemon, GError **error)
     return gw_folder_make(daemon->config->state_dir, 0700, state_key, error) &&
            gw_folder_make(daemon->config->run_dir, 0711, "[host] run-dir", error) &&
            gw_folder_make(daemon->pki_dir, 0700, state_key, error) &&
-           gw_folder_make(daemon->cache_dir, 0700, state_key, error);
+           gw_folder_make(daemon->cache_dir, 0700, state_key, error) &&
+           gw_folder_make(daemon->index_dir, 0700, state_key, error) &&
+           gw_folder_make(daemon->visits_dir, 0700, state_key, error);
 }
 
 /* --- signals ---------------------------------------------------------------------------------- */
@@ -436,6 +461,8 @@ daemon_alloc(const GwDaemonOptions *options, GwConfig *config)
     daemon->config = config;
     daemon->pki_dir = g_build_filename(config->state_dir, "pki", NULL);
     daemon->cache_dir = g_build_filename(config->state_dir, "cache", NULL);
+    daemon->index_dir = g_build_filename(daemon->cache_dir, "images", NULL);
+    daemon->visits_dir = g_build_filename(config->state_dir, "visits", NULL);
     daemon->lock = GW_FD_NONE;
     daemon->loop = g_main_loop_new(NULL, FALSE);
     daemon->notify = gw_notify_new();
@@ -495,7 +522,9 @@ gw_daemon_free(GwDaemon *daemon)
         gw_vms_on_change(daemon->vms, NULL, NULL);
     }
     gw_server_free(daemon->server);
+    gw_indexer_free(daemon->indexer);
     gw_moves_free(daemon->moves);
+    gw_visits_free(daemon->visits);
     gw_peers_free(daemon->peers);
     gw_vms_free(daemon->vms);
     g_clear_handle_id(&daemon->probe_retry, g_source_remove);
@@ -510,6 +539,8 @@ gw_daemon_free(GwDaemon *daemon)
     g_free(daemon->caps_problem);
     g_free(daemon->pki_dir);
     g_free(daemon->cache_dir);
+    g_free(daemon->index_dir);
+    g_free(daemon->visits_dir);
     g_free(daemon->config_path);
     g_free(daemon);
 }

@@ -7,12 +7,14 @@
  *
  *     offset size
  *          0    1  codec of the body, GwCodecId
- *          1    3  0
+ *          1    1  0
+ *          2    2  pages that are references
  *          4    4  body bytes, decoded; at most GW_BATCH_MAX_BODY_BYTES
  *          8    4  body bytes, encoded
  *         12    4  map bytes; at most GW_BATCH_MAX_MAP_BYTES
  *         16    …  encoded body
  *          …    …  map: entries until its end
+ *          …    …  section of the references, if there are any: image_ref.h
  *
  * A map entry begins with a varint (LEB128), 8 × count + kind (GwBatchKind); count ≥ 1 but for
  * JUMP:
@@ -36,6 +38,7 @@
 
 #include "base/cursor.h"
 #include "lane/codec.h"
+#include "lane/image_ref.h"
 #include "lane/pool.h"
 #include "ramstream/ramstream.h"
 
@@ -125,13 +128,15 @@ typedef struct GwBatchEffort {
     const GwCodec *codec; /* is tried on every body; what it does not shrink goes plain */
     int level;            /* the codec's, if it has any */
     bool zstd_deltas;     /* deltas also of content that moved: page_delta.h, second form */
+    GwRefSource *images;  /* where pages that were never sent are looked up, NULL: nowhere */
+    GwRefSource *visit;   /* the same, for the VM's earlier visit */
 } GwBatchEffort;
 
 GwBatchEncoder *gw_batch_encoder_new(void);
 void gw_batch_encoder_free(GwBatchEncoder *encoder);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwBatchEncoder, gw_batch_encoder_free)
 
-/* @batch as a frame, with causes; it is empty again. NULL if it was empty. */
+/* @batch as a frame, with causes and references; it is empty again. NULL if it was empty. */
 GwFrame *gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch,
                          const GwBatchEffort *effort) GW_MUST_USE;
 
@@ -145,8 +150,19 @@ typedef struct GwBatchItem {
     uint64_t address;
     const uint8_t *data; /* OPAQUE: `len` bytes; CONTENT: GW_PAGE_BYTES */
     size_t len;
-    GwCursor *body; /* DELTA: to be read off it, which the receiver of the item has to do */
+    unsigned reference; /* REFERENCE: which of the payload's, counted from 0 */
+    GwCursor *body;     /* DELTA: to be read off it, which the receiver of the item has to do */
 } GwBatchItem;
+
+/* Where the references of a payload are; see image_ref.h. */
+typedef struct GwBatchReferences {
+    unsigned n_pages;
+    const uint8_t *section; /* `len` bytes, borrowed */
+    size_t len;
+} GwBatchReferences;
+
+/* False: the payload is damaged. */
+bool gw_batch_references(const uint8_t *payload, size_t len, GwBatchReferences *out) GW_MUST_USE;
 
 /* One thread. */
 typedef struct GwBatchDecoder GwBatchDecoder;

@@ -21,6 +21,7 @@ typedef struct Walk {
     GwCursor map;
     GwCursor body;
     uint64_t n_pages;
+    unsigned n_references;
     bool placed; /* there is a next page's place: */
     bool names_block;
     bool moved; /* and a page has to follow */
@@ -62,6 +63,26 @@ damaged(GError **error, const char *what)
 {
     g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "the peer sent a damaged RAM batch: %s", what);
     return false;
+}
+
+bool
+gw_batch_references(const uint8_t *payload, size_t len, GwBatchReferences *out)
+{
+    GwCursor cursor = gw_cursor(payload, len);
+
+    (void)gw_cursor_be16(&cursor);
+    unsigned n_pages = gw_cursor_be16(&cursor);
+    (void)gw_cursor_be32(&cursor);
+    uint32_t body_bytes = gw_cursor_be32(&cursor);
+    uint32_t map_bytes = gw_cursor_be32(&cursor);
+
+    (void)gw_cursor_bytes(&cursor, body_bytes);
+    (void)gw_cursor_bytes(&cursor, map_bytes);
+    size_t left = gw_cursor_left(&cursor);
+    const uint8_t *section = gw_cursor_bytes(&cursor, left);
+
+    *out = (GwBatchReferences){.n_pages = n_pages, .section = section, .len = left};
+    return !cursor.failed;
 }
 
 static const uint8_t *
@@ -137,6 +158,7 @@ walk_pages(Walk *walk, GwBatchKind kind, uint64_t count, GError **error)
             .names_block = walk->names_block && i == 0,
             .block = walk->block,
             .address = (walk->page + i) * GW_PAGE_BYTES,
+            .reference = kind == GW_BATCH_REFERENCE ? walk->n_references++ : 0,
             .data = content ? gw_cursor_bytes(&walk->body, GW_PAGE_BYTES) : NULL,
             .body = &walk->body,
         };
@@ -171,23 +193,22 @@ walk_entry(Walk *walk, GError **error)
         return walk_jump(walk, count, error);
     case GW_BATCH_SKIP:
         return walk_skip(walk, count, error);
-    case GW_BATCH_REFERENCE:
-        return damaged(error, "references were not agreed on");
     default:
         return walk_pages(walk, kind, count, error);
     }
 }
 
 static bool
-walk_items(Walk *walk, GError **error)
+walk_items(Walk *walk, unsigned n_references, GError **error)
 {
     while (gw_cursor_left(&walk->map) > 0) {
         if (!walk_entry(walk, error)) {
             return false;
         }
     }
-    if (walk->map.failed || walk->body.failed || walk->moved || gw_cursor_left(&walk->body) > 0) {
-        return damaged(error, "map and body do not agree");
+    if (walk->map.failed || walk->body.failed || walk->moved || gw_cursor_left(&walk->body) > 0 ||
+        walk->n_references != n_references) {
+        return damaged(error, "map, body and references do not agree");
     }
     return true;
 }
@@ -198,22 +219,27 @@ gw_batch_decode(GwBatchDecoder *decoder, const uint8_t *payload, size_t len, GwB
 {
     GwCursor cursor = gw_cursor(payload, len);
     uint8_t codec = gw_cursor_u8(&cursor);
-    const uint8_t *reserved = gw_cursor_bytes(&cursor, 3);
+    uint8_t reserved = gw_cursor_u8(&cursor);
+    unsigned n_references = gw_cursor_be16(&cursor);
     uint32_t body_bytes = gw_cursor_be32(&cursor);
     uint32_t encoded_bytes = gw_cursor_be32(&cursor);
     uint32_t map_bytes = gw_cursor_be32(&cursor);
 
-    if (cursor.failed || reserved[0] != 0 || reserved[1] != 0 || reserved[2] != 0) {
+    if (cursor.failed || reserved != 0) {
         return damaged(error, "its header is damaged");
     }
     if (body_bytes > GW_BATCH_MAX_BODY_BYTES || map_bytes > GW_BATCH_MAX_MAP_BYTES ||
-        (uint64_t)encoded_bytes + map_bytes != gw_cursor_left(&cursor)) {
+        (uint64_t)encoded_bytes + map_bytes > gw_cursor_left(&cursor)) {
         return damaged(error, "its sizes exceed the limits or do not add up");
     }
     const uint8_t *encoded = gw_cursor_bytes(&cursor, encoded_bytes);
     const uint8_t *map = gw_cursor_bytes(&cursor, map_bytes);
+    bool has_section = gw_cursor_left(&cursor) > 0;
     const uint8_t *body = decode_body(decoder, codec, encoded, encoded_bytes, body_bytes);
 
+    if (has_section != (n_references > 0)) {
+        return damaged(error, "its sizes do not add up");
+    }
     if (!body) {
         return damaged(error, "its body does not decode");
     }
@@ -224,5 +250,5 @@ gw_batch_decode(GwBatchDecoder *decoder, const uint8_t *payload, size_t len, GwB
         .data = data,
     };
 
-    return walk_items(&walk, error);
+    return walk_items(&walk, n_references, error);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Encoding of batches: deltas where they pay, the map, the codec over the body.
+ * Encoding of batches: references, deltas where they pay, the map, the codec over the body.
  *
  * Owns the codecs' and the deltas' contexts, about 2 MiB. One thread; as many encoders as there are
  * threads. What an encoder decides (which pages become deltas, which codec) depends on nothing that
@@ -33,6 +33,8 @@ struct GwBatchEncoder {
     uint16_t block;
     uint64_t page;
     unsigned n_deltas;
+    GwRefGroup *group; /* NULL: no references */
+    GwRef refs[GW_BATCH_MAX_CONTENTS];
     uint32_t map_share[GW_BATCH_N_KINDS];
     uint32_t body_share[GW_BATCH_N_KINDS];
 };
@@ -103,6 +105,69 @@ put_pages(GwBatchEncoder *encoder, const GwBatchRun *run, uint64_t page, uint32_
     encoder->map_share[kind] += encoder->map->len - before;
 }
 
+/* --- references ------------------------------------------------------------------------------- */
+
+/* Contents that were never sent, and are not found at their place in the visit. */
+typedef struct Wanted {
+    unsigned n;
+    unsigned numbers[GW_BATCH_MAX_CONTENTS];
+    const uint8_t *pages[GW_BATCH_MAX_CONTENTS];
+} Wanted;
+
+static unsigned
+look_in_run(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchRun *run, unsigned number,
+            const uint8_t *data, Wanted *wanted)
+{
+    GwRefSource *visit = encoder->effort->visit;
+    unsigned n_found = 0;
+
+    for (uint32_t i = 0; i < run->count; i++, number++, data += GW_PAGE_BYTES) {
+        encoder->refs[number].image = GW_REF_NO_IMAGE;
+        if (!batch->is_first[number]) {
+            continue;
+        }
+        if (visit && gw_ref_source_try_visit(visit, run->block, run->first_page + i, data,
+                                             &encoder->refs[number])) {
+            n_found++;
+        } else {
+            wanted->numbers[wanted->n] = number;
+            wanted->pages[wanted->n++] = data;
+        }
+    }
+    return n_found;
+}
+
+/* Before anything moves. */
+static void
+find_references(GwBatchEncoder *encoder, const GwBatch *batch)
+{
+    const uint8_t *data = encoder->body;
+    GwRef refs[GW_BATCH_MAX_CONTENTS];
+    Wanted wanted = {.n = 0};
+    unsigned number = 0;
+    unsigned n_found = 0;
+
+    for (unsigned i = 0; i < batch->n_runs; i++) {
+        const GwBatchRun *run = &batch->runs[i];
+
+        if (run->kind == GW_BATCH_CONTENT) {
+            n_found += look_in_run(encoder, batch, run, number, data, &wanted);
+            number += run->count;
+            data += (size_t)run->count * GW_PAGE_BYTES;
+        } else if (run->kind == GW_BATCH_OPAQUE) {
+            data += run->count;
+        }
+    }
+    if (encoder->effort->images && wanted.n > 0) {
+        n_found += gw_ref_source_try(encoder->effort->images, wanted.pages, wanted.n, refs);
+        for (unsigned i = 0; i < wanted.n; i++) {
+            encoder->refs[wanted.numbers[i]] = refs[i];
+        }
+    }
+    /* Without memory for their copies they are sent. */
+    encoder->group = n_found > 0 ? gw_ref_group_new() : NULL;
+}
+
 /* --- the body --------------------------------------------------------------------------------- */
 
 /*
@@ -121,13 +186,16 @@ put_body(GwBatchEncoder *encoder, const uint8_t *data, size_t len, GwBatchKind k
     encoder->body_share[kind] += (uint32_t)len;
 }
 
-/* Puts content @number, which is @data, or its changes. Returns which. */
+/* Puts content @number, which is @data, or its changes, or where it is. Returns which. */
 static GwBatchKind
 put_content(GwBatchEncoder *encoder, const GwBatch *batch, unsigned number, const uint8_t *data)
 {
     uint8_t delta[GW_DELTA_MAX_BYTES];
     size_t len = 0;
 
+    if (encoder->group && gw_ref_group_add(encoder->group, &encoder->refs[number], data)) {
+        return GW_BATCH_REFERENCE;
+    }
     if (batch->has_base[number]) {
         size_t max_zstd_bytes = encoder->effort->zstd_deltas ? encoder->page_bytes / 2 : 0;
 
@@ -257,18 +325,21 @@ cost_of(const GwBatchEncoder *encoder, GwBatchKind kind, uint32_t encoded_bytes)
 }
 
 static void
-tell_causes(const GwBatchEncoder *encoder, uint32_t encoded_bytes, GwFrameCauses *out)
+tell_causes(const GwBatchEncoder *encoder, uint32_t encoded_bytes, uint32_t section_bytes,
+            GwFrameCauses *out)
 {
     *out = (GwFrameCauses){
         .zero_bytes = cost_of(encoder, GW_BATCH_ZERO, encoded_bytes),
         .same_bytes = cost_of(encoder, GW_BATCH_SAME, encoded_bytes),
         .delta_bytes = cost_of(encoder, GW_BATCH_DELTA, encoded_bytes),
         .opaque_bytes = cost_of(encoder, GW_BATCH_OPAQUE, encoded_bytes),
+        .reference_bytes = encoder->map_share[GW_BATCH_REFERENCE] + section_bytes,
         .delta_pages = encoder->n_deltas,
+        .reference_pages = encoder->group ? gw_ref_group_n_pages(encoder->group) : 0,
     };
     /* With what was lost by rounding. */
     out->page_bytes = encoded_bytes + encoder->map->len - out->zero_bytes - out->same_bytes -
-                      out->delta_bytes - out->opaque_bytes;
+                      out->delta_bytes - out->opaque_bytes - encoder->map_share[GW_BATCH_REFERENCE];
 }
 
 static void
@@ -287,10 +358,27 @@ begin(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchEffort *effort
     encoder->body_bytes = 0;
     encoder->placed = false;
     encoder->n_deltas = 0;
+    encoder->group = NULL;
     memset(encoder->map_share, 0, sizeof(encoder->map_share));
     memset(encoder->body_share, 0, sizeof(encoder->body_share));
     g_byte_array_set_size(encoder->map, 0);
 }
+
+/* The map, and behind it the section of the references. Returns the section's size. */
+static uint32_t
+finish_map(GwBatchEncoder *encoder)
+{
+    guint map_bytes = encoder->map->len;
+
+    if (encoder->group) {
+        gw_ref_group_encode(encoder->group, encoder->map);
+    }
+    return encoder->map->len - map_bytes;
+}
+
+G_STATIC_ASSERT(GW_BATCH_MAX_CONTENTS <= GW_REF_MAX_PAGES && GW_BATCH_MAX_CONTENTS <= 255);
+/* The section takes less than the contents that it stands for. */
+G_STATIC_ASSERT(GW_SHA256_BYTES + GW_REF_RUN_MAX_BYTES < GW_PAGE_BYTES);
 
 GwFrame *
 gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch, const GwBatchEffort *effort)
@@ -301,19 +389,27 @@ gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch, const GwBatchEffort *ef
         return NULL;
     }
     begin(encoder, batch, effort);
+    if (effort->images || effort->visit) {
+        find_references(encoder, batch);
+    }
     put_runs(encoder, batch);
     GwFrame *frame = gw_batch_take_frame(batch);
     uint32_t encoded_bytes = encode_body(encoder, &frame, batch->pool, &codec);
     uint8_t *payload = gw_frame_payload(frame);
+    unsigned n_references = encoder->group ? gw_ref_group_n_pages(encoder->group) : 0;
+    uint32_t section_bytes = finish_map(encoder);
 
     memset(payload, 0, GW_BATCH_HEADER_BYTES);
     payload[0] = (uint8_t)codec;
+    payload[3] = (uint8_t)n_references;
     put_be32_at(payload + 4, encoder->body_bytes);
     put_be32_at(payload + 8, encoded_bytes);
-    put_be32_at(payload + 12, encoder->map->len);
+    put_be32_at(payload + 12, encoder->map->len - section_bytes);
     memcpy(payload + GW_BATCH_HEADER_BYTES + encoded_bytes, encoder->map->data, encoder->map->len);
     frame->header.payload_bytes = GW_BATCH_HEADER_BYTES + encoded_bytes + encoder->map->len;
-    tell_causes(encoder, encoded_bytes, &frame->causes);
+    g_byte_array_set_size(encoder->map, encoder->map->len - section_bytes);
+    tell_causes(encoder, encoded_bytes, section_bytes, &frame->causes);
     note_page_bytes(encoder, encoded_bytes);
+    frame->references = g_steal_pointer(&encoder->group);
     return frame;
 }

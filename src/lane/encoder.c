@@ -30,6 +30,7 @@ typedef struct Job {
 struct GwEncoder {
     GwFramePool *pool;
     GwOutbox *outbox;
+    GwRefKeep *keep; /* NULL: no references */
     unsigned n_workers;
     pthread_t workers[GW_ENCODER_MAX_WORKERS];
 
@@ -59,6 +60,16 @@ next_job(const GwEncoder *encoder)
     return NULL;
 }
 
+static void
+push(GwEncoder *encoder, GwFrame *frame)
+{
+    if (frame->references) {
+        gw_ref_keep_push(encoder->keep, encoder->outbox, frame);
+    } else {
+        gw_outbox_push(encoder->outbox, frame);
+    }
+}
+
 /* Pushes what is ready at the head. Under the lock, which is let go in between. */
 static void
 push_ready(GwEncoder *encoder)
@@ -76,7 +87,7 @@ push_ready(GwEncoder *encoder)
         g_queue_pop_head(&encoder->jobs);
         if (job->frame) {
             pthread_mutex_unlock(&encoder->lock);
-            gw_outbox_push(encoder->outbox, job->frame);
+            push(encoder, job->frame);
             pthread_mutex_lock(&encoder->lock);
         }
         g_free(job);
@@ -163,6 +174,12 @@ gw_encoder_new(GwFramePool *pool, GwOutbox *outbox, unsigned n_workers, GError *
         return NULL;
     }
     return encoder;
+}
+
+void
+gw_encoder_set_keep(GwEncoder *encoder, GwRefKeep *keep)
+{
+    encoder->keep = keep;
 }
 
 void

@@ -13,6 +13,7 @@
 
 #include "lane/batch.h"
 #include "lane/outbox.h"
+#include "lane/ref_keep.h"
 
 #define GW_ENCODER_MAX_WORKERS 8u
 
@@ -23,6 +24,9 @@ GwEncoder *gw_encoder_new(GwFramePool *pool, GwOutbox *outbox, unsigned n_worker
                           GError **error) GW_MUST_USE;
 void gw_encoder_free(GwEncoder *encoder);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwEncoder, gw_encoder_free)
+
+/* Before the first batch: where the references of frames are kept; outlives the encoder. */
+void gw_encoder_set_keep(GwEncoder *encoder, GwRefKeep *keep);
 
 /* --- the stream thread ------------------------------------------------------------------------ */
 

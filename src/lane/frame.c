@@ -10,6 +10,7 @@
 #include "base/cursor.h"
 #include "base/json.h"
 #include "lane/batch.h"
+#include "lane/image_ref.h"
 #include "lane/lane.h"
 
 #include <string.h>
@@ -41,6 +42,8 @@ static const GwFrameKind kinds[] = {
     [GW_FRAME_END] = {"END", 0, GW_CHANNEL_FIRST_BYTES, true, true},
     [GW_FRAME_BYTES_ACK] = {"BYTES_ACK", 16, GW_CHANNEL_CONTROL, false, true},
     [GW_FRAME_STREAM_BEGIN] = {"STREAM_BEGIN", GW_STREAM_BEGIN_BYTES, GW_CHANNEL_RAM, true, false},
+    [GW_FRAME_NEED] = {"NEED", GW_REF_NEED_MAX_BYTES, GW_CHANNEL_CONTROL, false, false},
+    [GW_FRAME_FILL] = {"FILL", GW_REF_FILL_MAX_BYTES, GW_CHANNEL_RAM, false, false},
     [GW_FRAME_PROBE] = {"PROBE", GW_PROBE_MAX_BYTES, GW_CHANNEL_CONTROL, false, false},
 };
 

@@ -59,6 +59,7 @@
  *     BYTES_ACK   the same for urgent frames
  *     PING, PONG  0  8  any number; PONG repeats PING's
  *     GOODBYE     empty: the sender is done with the session
+ *     NEED, FILL  about references that a target cannot prove: image_ref.h
  *     PROBE       any bytes, without a meaning: the sender measures the link
  *
  * Ordered types are CONTROL, STREAM_BEGIN, BLOCK, RAM, CHECKPOINT and STREAM_END (bulk), OPEN,
@@ -110,6 +111,8 @@ typedef enum GwFrameType {
     GW_FRAME_PONG = 10,
     GW_FRAME_GOODBYE = 11,
     GW_FRAME_STREAM_BEGIN = 12,
+    GW_FRAME_NEED = 14,
+    GW_FRAME_FILL = 15,
     GW_FRAME_OPEN = 16,
     GW_FRAME_BYTES = 17,
     GW_FRAME_END = 18,

@@ -11,6 +11,7 @@
 
 #include "base/cursor.h"
 #include "base/fd.h"
+#include "base/units.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -66,17 +67,34 @@ stream_sum(const Stream *stream, uint8_t out[SUM_BYTES])
 }
 
 static char *
-file_of(const GwImageCacheKey *key)
+file_of(const char *folder, const char *path)
 {
     XXH128_canonical_t name;
-    GString *file = g_string_new(key->folder);
+    GString *file = g_string_new(folder);
 
-    XXH128_canonicalFromHash(&name, XXH3_128bits(key->path, strlen(key->path)));
+    XXH128_canonicalFromHash(&name, XXH3_128bits(path, strlen(path)));
     g_string_append_c(file, '/');
     for (unsigned i = 0; i < sizeof(name.digest); i++) {
         g_string_append_printf(file, "%02x", name.digest[i]);
     }
     return g_string_free(g_string_append(file, ".index"), FALSE);
+}
+
+bool
+gw_image_cache_is_recent(const char *folder, const char *path, int64_t seconds)
+{
+    g_autofree char *file = file_of(folder, path);
+    struct stat st;
+
+    return stat(file, &st) == 0 && st.st_mtime > gw_wall_us() / G_USEC_PER_SEC - seconds;
+}
+
+void
+gw_image_cache_remove(const char *folder, const char *path)
+{
+    g_autofree char *file = file_of(folder, path);
+
+    (void)g_unlink(file);
 }
 
 static void
@@ -192,7 +210,7 @@ has_size(int fd, uint64_t n_slots, size_t path_bytes)
 GwImageTable *
 gw_image_cache_load(const GwImageCacheKey *key, uint64_t max_bytes, bool *is_fresh)
 {
-    g_autofree char *file = file_of(key);
+    g_autofree char *file = file_of(key->folder, key->path);
     int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     size_t path_bytes = strlen(key->path);
     uint8_t expected[SUM_BYTES], sum[SUM_BYTES];
@@ -334,7 +352,7 @@ bool
 gw_image_cache_save(const GwImageCacheKey *key, const GwImageTable *table,
                     uint64_t max_folder_bytes, GError **error)
 {
-    g_autofree char *file = file_of(key);
+    g_autofree char *file = file_of(key->folder, key->path);
     g_autofree char *temporary = g_strdup_printf("%s.XXXXXX", file);
     uint64_t bytes = GW_IMAGE_CACHE_HEADER_BYTES + MAX_PATH_BYTES + SUM_BYTES +
                      table->n_slots * GW_IMAGE_SLOT_BYTES;

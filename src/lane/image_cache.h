@@ -48,6 +48,12 @@ uint64_t gw_image_cache_seed(const char *folder);
 GwImageTable *gw_image_cache_load(const GwImageCacheKey *key, uint64_t max_bytes,
                                   bool *is_fresh) GW_MUST_USE;
 
+/* There is an index of the image @path, written less than @seconds ago. */
+bool gw_image_cache_is_recent(const char *folder, const char *path, int64_t seconds);
+
+/* The index of the image @path goes, if there is one. */
+void gw_image_cache_remove(const char *folder, const char *path);
+
 /*
  * Replaces the file of this image atomically; not made durable, as damage is noticed. The oldest
  * other files go until all fit into @max_folder_bytes.

@@ -46,6 +46,7 @@
 #include "lane/codec.h"
 #include "lane/image.h"
 #include "lane/image_index.h"
+#include "lane/visit.h"
 
 #define GW_REF_MAX_IMAGES  32u
 #define GW_REF_MAX_PAGES   256u /* of one frame */
@@ -113,6 +114,12 @@ typedef struct GwRefSourceFigures {
     bool in_use;
 } GwRefSourceFigures;
 
+typedef struct GwRefTotals {
+    uint64_t refs;
+    uint64_t misses;
+    uint64_t memory_bytes;
+} GwRefTotals;
+
 GwRefSource *gw_ref_source_new(const GwRefSourceOptions *options) GW_MUST_USE;
 /* Does not wait for the threads that build indexes. No look-up may go on. */
 void gw_ref_source_free(GwRefSource *source);
@@ -125,11 +132,20 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefSource, gw_ref_source_free)
 bool gw_ref_source_add(GwRefSource *source, const char *path, const char *format,
                        GError **error) GW_MUST_USE;
 
+/*
+ * Adds an earlier visit to the target (transfer full) as one more image. Once, after the files.
+ * GW_ERROR_TOO_LARGE.
+ */
+bool gw_ref_source_add_visit(GwRefSource *source, GwVisitTags *visit, GError **error) GW_MUST_USE;
+
 /* The target took the image. Any thread. */
 void gw_ref_source_use(GwRefSource *source, unsigned image);
 
 /* Any thread; false for an image that there is not. */
 bool gw_ref_source_figures(GwRefSource *source, unsigned image, GwRefSourceFigures *out);
+
+/* Over all images. Any thread. */
+void gw_ref_source_totals(GwRefSource *source, GwRefTotals *out);
 
 /*
  * Looks for @n pages (GW_PAGE_BYTES each); refs[i] tells where pages[i] may be. Any thread, no
@@ -137,6 +153,15 @@ bool gw_ref_source_figures(GwRefSource *source, unsigned image, GwRefSourceFigur
  */
 unsigned gw_ref_source_try(GwRefSource *source, const uint8_t *const *pages, unsigned n,
                            GwRef *refs);
+
+/*
+ * The name of a RAM block of the stream, before pages of it are looked for in the visit. One
+ * thread, which orders this before the look-ups.
+ */
+void gw_ref_source_name_block(GwRefSource *source, uint16_t block, const char *name);
+/* Looks for a page that may be as it was in the visit. Any thread, no locks. */
+bool gw_ref_source_try_visit(GwRefSource *source, uint16_t block, uint64_t page,
+                             const uint8_t *content, GwRef *ref);
 
 /* --- source: one frame ------------------------------------------------------------------------ */
 

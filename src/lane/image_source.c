@@ -28,8 +28,10 @@
 
 #define FILL_CODEC_AT 12u
 
+#define NO_BLOCK (-1)
+
 typedef struct SourceImage {
-    GwImageIndex *index;
+    GwImageIndex *index; /* NULL: the visit */
     _Atomic bool in_use;
     _Atomic uint64_t refs;
     _Atomic uint64_t misses;
@@ -42,6 +44,9 @@ struct GwRefSource {
     uint64_t seed;
     _Atomic unsigned n_images;
     SourceImage images[GW_REF_MAX_IMAGES];
+    GwVisitTags *visit; /* NULL: none */
+    uint8_t visit_number;
+    int8_t visit_blocks[GW_RAM_MAX_BLOCKS]; /* of the stream → of the visit */
 };
 
 struct GwRefGroup {
@@ -78,9 +83,10 @@ gw_ref_source_free(GwRefSource *source)
     if (!source) {
         return;
     }
-    for (unsigned i = 0; i < source->n_images; i++) {
+    for (unsigned i = 0; i < source->n_images; i++) { /* index NULL: fine */
         gw_image_index_free(source->images[i].index);
     }
+    gw_visit_tags_free(source->visit);
     g_free(source->cache_folder);
     g_free(source);
 }
@@ -112,6 +118,24 @@ gw_ref_source_add(GwRefSource *source, const char *path, const char *format, GEr
     return true;
 }
 
+bool
+gw_ref_source_add_visit(GwRefSource *source, GwVisitTags *visit, GError **error)
+{
+    unsigned number = atomic_load(&source->n_images);
+
+    if (number == GW_REF_MAX_IMAGES || source->visit) {
+        gw_visit_tags_free(visit);
+        g_set_error(error, GW_ERROR, GW_ERROR_TOO_LARGE,
+                    "no more than %u images and one visit can be referenced", GW_REF_MAX_IMAGES);
+        return false;
+    }
+    memset(source->visit_blocks, NO_BLOCK, sizeof(source->visit_blocks));
+    source->visit = visit;
+    source->visit_number = (uint8_t)number;
+    atomic_store(&source->n_images, number + 1);
+    return true;
+}
+
 void
 gw_ref_source_use(GwRefSource *source, unsigned image)
 {
@@ -128,11 +152,29 @@ gw_ref_source_figures(GwRefSource *source, unsigned image, GwRefSourceFigures *o
     }
     SourceImage *found = &source->images[image];
 
-    gw_image_index_figures(found->index, &out->index);
+    if (found->index) {
+        gw_image_index_figures(found->index, &out->index);
+    } else {
+        out->index = (GwImageIndexFigures){.state = GW_IMAGE_INDEX_COMPLETE,
+                                           .memory_bytes = gw_visit_tags_bytes(source->visit)};
+    }
     out->refs = atomic_load(&found->refs);
     out->misses = atomic_load(&found->misses);
     out->in_use = atomic_load(&found->in_use);
     return true;
+}
+
+void
+gw_ref_source_totals(GwRefSource *source, GwRefTotals *out)
+{
+    GwRefSourceFigures figures;
+
+    *out = (GwRefTotals){0};
+    for (unsigned i = 0; gw_ref_source_figures(source, i, &figures); i++) {
+        out->refs += figures.refs;
+        out->misses += figures.misses;
+        out->memory_bytes += figures.index.memory_bytes;
+    }
 }
 
 static void
@@ -154,7 +196,9 @@ images_in_use(GwRefSource *source, uint8_t numbers[GW_REF_MAX_IMAGES])
     unsigned n = 0;
 
     for (unsigned i = 0; i < atomic_load(&source->n_images); i++) {
-        if (atomic_load_explicit(&source->images[i].in_use, memory_order_acquire)) {
+        const SourceImage *image = &source->images[i];
+
+        if (image->index && atomic_load_explicit(&image->in_use, memory_order_acquire)) {
             numbers[n++] = (uint8_t)i;
         }
     }
@@ -202,6 +246,31 @@ gw_ref_source_try(GwRefSource *source, const uint8_t *const *pages, unsigned n, 
         }
     }
     return n_found;
+}
+
+void
+gw_ref_source_name_block(GwRefSource *source, uint16_t block, const char *name)
+{
+    if (source->visit && block < GW_RAM_MAX_BLOCKS) {
+        source->visit_blocks[block] = (int8_t)gw_visit_tags_find_block(source->visit, name);
+    }
+}
+
+bool
+gw_ref_source_try_visit(GwRefSource *source, uint16_t block, uint64_t page, const uint8_t *content,
+                        GwRef *ref)
+{
+    SourceImage *image = &source->images[source->visit_number];
+    int was = source->visit && block < GW_RAM_MAX_BLOCKS ? source->visit_blocks[block] : NO_BLOCK;
+
+    if (was < 0 || !atomic_load_explicit(&image->in_use, memory_order_acquire) ||
+        !gw_visit_place((uint16_t)was, page, &ref->block) ||
+        !gw_visit_tags_match(source->visit, (uint16_t)was, page, content)) {
+        return false;
+    }
+    ref->image = source->visit_number;
+    atomic_fetch_add_explicit(&image->refs, 1, memory_order_relaxed);
+    return true;
 }
 
 /* --- groups ----------------------------------------------------------------------------------- */

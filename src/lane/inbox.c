@@ -14,7 +14,8 @@
 
 struct GwInbox {
     GwInboxWake wake;
-    void *wake_data;
+    GwInboxAhead announce;
+    void *wake_data; /* of both */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     GQueue queue; /* of GwFrame: in order */
@@ -23,6 +24,7 @@ struct GwInbox {
     GHashTable *ahead; /* sequence (in the frame) → GwFrame, owned: behind a gap */
     uint64_t ahead_bytes;
     bool holding; /* the links were told to stop reading */
+    bool parked;
     GError *end_reason;
     bool stopped;
     GwFd sink;
@@ -38,11 +40,12 @@ free_frame(void *frame)
 }
 
 GwInbox *
-gw_inbox_new(GwInboxWake wake, void *data)
+gw_inbox_new(GwInboxWake wake, GwInboxAhead ahead, void *data)
 {
     GwInbox *inbox = g_new0(GwInbox, 1);
 
     inbox->wake = wake;
+    inbox->announce = ahead;
     inbox->wake_data = data;
     inbox->sink = GW_FD_NONE;
     pthread_mutex_init(&inbox->lock, NULL);
@@ -75,6 +78,9 @@ queue_in_order(GwInbox *inbox, GwFrame *frame)
     g_queue_push_tail(&inbox->queue, frame);
     inbox->queued_bytes += gw_frame_wire_bytes(frame);
     inbox->whole = frame->header.sequence;
+    if (inbox->announce) {
+        inbox->announce(inbox->wake_data, frame);
+    }
 }
 
 /* The gap before them may be closed. */
@@ -108,6 +114,15 @@ keep_ahead(GwInbox *inbox, GwFrame *frame)
     return true;
 }
 
+/* More than any peer may have in flight. */
+static bool
+is_too_much(const GwInbox *inbox, const GwFrame *frame)
+{
+    return inbox->queue.length >= GW_LANE_MAX_UNACKED ||
+           inbox->queued_bytes + gw_frame_wire_bytes(frame) >
+               GW_INBOX_MAX_AHEAD_BYTES + GW_INBOX_MAX_BYTES;
+}
+
 bool
 gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
 {
@@ -117,7 +132,9 @@ gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
     bool taken = false;
 
     pthread_mutex_lock(&inbox->lock);
-    if (sequence == inbox->whole + 1) {
+    if (sequence == inbox->whole + 1 && is_too_much(inbox, frame)) {
+        possible = false;
+    } else if (sequence == inbox->whole + 1) {
         taken = true;
         queue_in_order(inbox, frame);
         queue_what_followed(inbox);
@@ -134,7 +151,7 @@ gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error)
     if (!possible) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
                     "the peer sent frame %" G_GUINT64_FORMAT " too far out of order: number "
-                    "%" G_GUINT64_FORMAT " has not come yet",
+                    "%" G_GUINT64_FORMAT " has not come yet, or too much waits before it",
                     sequence, whole + 1);
     }
     return possible;
@@ -168,11 +185,24 @@ bool
 gw_inbox_has_room(GwInbox *inbox)
 {
     pthread_mutex_lock(&inbox->lock);
-    inbox->holding =
-        inbox->queued_bytes >= GW_INBOX_MAX_BYTES || inbox->queue.length >= GW_INBOX_MAX_FRAMES;
+    inbox->holding = !inbox->parked && (inbox->queued_bytes >= GW_INBOX_MAX_BYTES ||
+                                        inbox->queue.length >= GW_INBOX_MAX_FRAMES);
     bool room = !inbox->holding;
     pthread_mutex_unlock(&inbox->lock);
     return room;
+}
+
+void
+gw_inbox_park(GwInbox *inbox, bool parked)
+{
+    pthread_mutex_lock(&inbox->lock);
+    inbox->parked = parked;
+    bool wake = parked && inbox->holding;
+    inbox->holding = inbox->holding && !parked;
+    pthread_mutex_unlock(&inbox->lock);
+    if (wake) {
+        inbox->wake(inbox->wake_data, true);
+    }
 }
 
 void

@@ -27,7 +27,13 @@ typedef struct GwInbox GwInbox;
 /* Called with the inbox unlocked: @all links may read again, or one of them has to acknowledge. */
 typedef void (*GwInboxWake)(void *data, bool all);
 
-GwInbox *gw_inbox_new(GwInboxWake wake, void *data);
+/*
+ * Called for each frame as it gets its place in the order, with the inbox locked: it must not call
+ * back. May be left out.
+ */
+typedef void (*GwInboxAhead)(void *data, GwFrame *frame);
+
+GwInbox *gw_inbox_new(GwInboxWake wake, GwInboxAhead ahead, void *data);
 void gw_inbox_free(GwInbox *inbox);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwInbox, gw_inbox_free)
 
@@ -35,6 +41,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwInbox, gw_inbox_free)
 bool gw_inbox_push(GwInbox *inbox, GwFrame *frame, GError **error) GW_MUST_USE;
 /* False: hold the peer back. The links are woken when that changes. */
 bool gw_inbox_has_room(GwInbox *inbox);
+/*
+ * Who takes waits for something that comes over the links (@parked), or does no more: meanwhile
+ * they read on, whatever is queued. What a peer may have in flight is the bound then.
+ */
+void gw_inbox_park(GwInbox *inbox, bool parked);
 /* For a greeting. */
 void gw_inbox_received(GwInbox *inbox, GwReceived *out);
 

@@ -79,6 +79,23 @@ on_urgent_outbox_wake(void *data)
     wake_one(lane, lane->urgent_outbox);
 }
 
+/* Called with locks of those who have something to say: they are not asked whether it is so. */
+static void
+on_reference_wake(void *lane)
+{
+    wake_one(lane, NULL);
+}
+
+static void
+on_frame_queued(void *data, GwFrame *frame)
+{
+    const GwLane *lane = data;
+
+    if (lane->desk) {
+        gw_ref_desk_announce(lane->desk, frame);
+    }
+}
+
 static void
 on_inbox_wake(void *lane, bool all)
 {
@@ -90,6 +107,23 @@ on_inbox_wake(void *lane, bool all)
 }
 
 /* --- for the threads -------------------------------------------------------------------------- */
+
+static GwRefKeep *
+keep_of(GwLane *lane)
+{
+    return __atomic_load_n(&lane->keep, __ATOMIC_ACQUIRE);
+}
+
+/* The stream thread does not wait for the peer any more. */
+static void
+stop_sending(GwLane *lane)
+{
+    gw_outbox_stop(lane->outbox);
+    gw_outbox_stop(lane->urgent_outbox);
+    if (keep_of(lane)) {
+        gw_ref_keep_stop(keep_of(lane));
+    }
+}
 
 void
 gw_lane_end(GwLane *lane, GError *error, bool tell)
@@ -106,8 +140,7 @@ gw_lane_end(GwLane *lane, GError *error, bool tell)
         return;
     }
     gw_wake_raise(lane->cut_fd);
-    gw_outbox_stop(lane->outbox);
-    gw_outbox_stop(lane->urgent_outbox);
+    stop_sending(lane);
     wake_all(lane);
 }
 
@@ -157,9 +190,9 @@ new_lane(GwLaneCredentials *credentials, const char *peer_address, GError **erro
     pthread_cond_init(&lane->events_taken, NULL);
     lane->pool = gw_frame_pool_new();
     lane->outbox = gw_outbox_new(on_outbox_wake, lane);
-    lane->inbox = gw_inbox_new(on_inbox_wake, lane);
+    lane->inbox = gw_inbox_new(on_inbox_wake, on_frame_queued, lane);
     lane->urgent_outbox = gw_outbox_new(on_urgent_outbox_wake, lane);
-    lane->urgent_inbox = gw_inbox_new(on_inbox_wake, lane);
+    lane->urgent_inbox = gw_inbox_new(on_inbox_wake, NULL, lane);
     gw_lane_events_init(lane);
     lane->wakes_made = make_wakes(lane, error);
     return lane;
@@ -205,8 +238,11 @@ stop_threads(GwLane *lane)
     pthread_mutex_unlock(&lane->lock);
     gw_wake_raise(lane->stop_fd);
     gw_wake_raise(lane->cut_fd);
-    gw_outbox_stop(lane->outbox);
+    stop_sending(lane);
     gw_inbox_stop(lane->inbox);
+    if (lane->desk) {
+        gw_ref_desk_stop(lane->desk);
+    }
     if (lane->bytes) {
         gw_bytes_join(lane->bytes);
     }
@@ -237,6 +273,9 @@ gw_lane_destroy(GwLane *lane)
     gw_bytes_free(lane->bytes);
     gw_outbox_free(lane->urgent_outbox);
     gw_inbox_free(lane->urgent_inbox);
+    gw_ref_desk_free(lane->desk);
+    gw_ref_keep_free(lane->keep);
+    gw_ref_source_free(lane->references);
     gw_frame_pool_free(lane->pool);
     gw_lane_credentials_unref(lane->credentials);
     g_list_free_full(lane->addresses, g_object_unref);
@@ -321,6 +360,7 @@ gw_lane_accept(const GwLaneServerOptions *options, GwConnection *connection, con
     GwLane *lane = new_lane(options->credentials, connection->peer, error);
     bool usable = lane->wakes_made;
 
+    lane->desk = gw_ref_desk_new(on_reference_wake, lane);
     lane->session_timeout_ms = options->session_timeout_ms;
     lane->silence_us = 1000 * DEFAULT_SILENCE_MS;
     lane->page_caps = (GwPageTargetCaps){.table_bytes = options->max_tag_bytes,
@@ -460,6 +500,42 @@ open_more_links(GwLane *lane)
     }
 }
 
+void
+gw_lane_set_references(GwLane *lane, GwRefSource *references)
+{
+    if (lane->references || lane->stream_started || !lane->expected_name) {
+        gw_ref_source_free(references);
+        return;
+    }
+    lane->references = references;
+    __atomic_store_n(&lane->keep, gw_ref_keep_new(references, on_reference_wake, lane),
+                     __ATOMIC_RELEASE);
+}
+
+bool
+gw_lane_take_references(GwLane *lane, GwRefTarget *images, GError **error)
+{
+    if (!lane->desk || lane->stream_started) {
+        gw_ref_target_free(images);
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                    "references are agreed on before the stream, by the side that receives it");
+        return false;
+    }
+    return gw_ref_desk_start(lane->desk, images, error);
+}
+
+void
+gw_lane_keep_visit(GwLane *lane, GwVisitWriter *visit)
+{
+    lane->visit = visit;
+}
+
+void
+gw_lane_note_visit(GwLane *lane, GwVisitTags *tags)
+{
+    lane->tags = tags;
+}
+
 bool
 gw_lane_start_stream(GwLane *lane, int fd, GError **error)
 {
@@ -570,6 +646,12 @@ gw_lane_stats(GwLane *lane, GwLaneStats *out)
     out->overhead_bytes = out->wire_bytes - out->page_bytes - out->zero_bytes - out->same_bytes -
                           out->delta_bytes - out->reference_bytes - out->opaque_bytes -
                           out->control_bytes - out->resent_bytes;
+    if (lane->references) {
+        GwRefTotals totals;
+
+        gw_ref_source_totals(lane->references, &totals);
+        out->reference_misses = totals.misses;
+    }
     out->in_flight_bytes = figures.in_flight_bytes;
     out->rate_bytes_s = figures.rate_bytes_s;
     out->rtt_us = figures.rtt_us;

@@ -33,6 +33,10 @@
 typedef struct GwLane GwLane;
 typedef struct GwLaneServer GwLaneServer;
 typedef struct GwLaneCredentials GwLaneCredentials;
+typedef struct GwRefSource GwRefSource; /* image_ref.h */
+typedef struct GwRefTarget GwRefTarget;
+typedef struct GwVisitWriter GwVisitWriter; /* visit.h */
+typedef struct GwVisitTags GwVisitTags;
 
 #define GW_LANE_MAX_MESSAGE_BYTES (1024u * 1024u)
 
@@ -168,6 +172,22 @@ const char *gw_lane_peer_name(const GwLane *lane);
 
 /* Queues a control message. Borrowed. GW_ERROR_STATE before ready() or after closed(). */
 bool gw_lane_send(GwLane *lane, json_t *message, GError **error) GW_MUST_USE;
+
+/*
+ * What both sides agreed on before the stream (image_ref.h): on the side that connected, where
+ * pages are looked up; on the other, what they may refer to, which is closed by the time that
+ * stream_end() says that all has come. Both: transfer full. Before gw_lane_start_stream(), once.
+ */
+void gw_lane_set_references(GwLane *lane, GwRefSource *references);
+bool gw_lane_take_references(GwLane *lane, GwRefTarget *images, GError **error) GW_MUST_USE;
+
+/*
+ * Before gw_lane_start_stream(), borrowed until the lane is freed, NULL for none (visit.h): where
+ * the side that connected keeps the pages that it sends; where the other notes how they came, until
+ * stream_end().
+ */
+void gw_lane_keep_visit(GwLane *lane, GwVisitWriter *visit);
+void gw_lane_note_visit(GwLane *lane, GwVisitTags *tags);
 
 /*
  * Starts to carry QEMU's migration stream: on the side that connected from @fd to the peer, on

@@ -73,11 +73,15 @@ drop_connection(GwLink *link)
     g_clear_pointer(&link->connection, gw_connection_free);
 }
 
+/* Acknowledgements, and what was asked or its answer, may be lost. */
 static void
-ack_again(GwLane *lane)
+say_again(GwLane *lane)
 {
     gw_inbox_ack_again(lane->inbox);
     gw_inbox_ack_again(lane->urgent_inbox);
+    if (lane->desk) {
+        gw_ref_desk_ask_again(lane->desk);
+    }
 }
 
 void
@@ -96,7 +100,7 @@ gw_link_take_over(GwLink *link, GwConnection *connection, const GwHello *theirs)
     if (!link->peer) {
         link->peer = g_strdup(connection->peer);
     }
-    link->doubtful = link->benched = link->has_bulk = false;
+    link->doubtful = link->benched = link->has_bulk = link->has_urgent = false;
     link->more_to_receive = true;
     link->more_to_send = true;
     link->ping_due_us = now_us;
@@ -117,7 +121,7 @@ gw_link_take_over(GwLink *link, GwConnection *connection, const GwHello *theirs)
         gw_lane_end(lane, error, true);
     }
     gw_wake_raise(lane->bytes_fd);
-    ack_again(lane);
+    say_again(lane);
 }
 
 static void
@@ -175,7 +179,7 @@ give_up_connection(GwLink *link, GError *error)
     drop_connection(link);
     gw_outbox_link_down(lane->outbox, link->index);
     gw_outbox_link_down(lane->urgent_outbox, link->index);
-    ack_again(lane);
+    say_again(lane);
     link->doubtful = link->benched = false;
     gw_link_reopen_soon(link, gw_now_us());
     g_clear_error(&link->trouble);
@@ -222,7 +226,7 @@ look_at_connection_silence(GwLink *link, int64_t now_us)
         link->benched = gw_outbox_link_doubtful(lane->outbox, link->index) &&
                         gw_outbox_link_doubtful(lane->urgent_outbox, link->index);
         if (link->benched) {
-            ack_again(lane);
+            say_again(lane);
         }
         link->retry_us = 0;
     } else if (!doubtful && link->doubtful) {
@@ -308,6 +312,18 @@ turn(GwLink *link)
     gw_lane_count_cpu(link->lane, &link->cpu_us);
 }
 
+static bool
+has_work(const GwLink *link)
+{
+    const GwLane *lane = link->lane;
+    GwRefKeep *keep = __atomic_load_n(&lane->keep, __ATOMIC_ACQUIRE);
+
+    return gw_outbox_has_work(lane->outbox, link->index) ||
+           gw_outbox_has_work(lane->urgent_outbox, link->index) || gw_inbox_has_ack(lane->inbox) ||
+           gw_inbox_has_ack(lane->urgent_inbox) || (keep && gw_ref_keep_has_fill(keep)) ||
+           (lane->desk && gw_ref_desk_has_need(lane->desk));
+}
+
 /* Work that comes after this is told by a wake-up. */
 static bool
 declare_idle(GwLink *link)
@@ -316,9 +332,7 @@ declare_idle(GwLink *link)
         return true;
     }
     __atomic_store_n(&link->idle, 1, __ATOMIC_SEQ_CST);
-    if (!gw_outbox_has_work(link->lane->outbox, link->index) &&
-        !gw_outbox_has_work(link->lane->urgent_outbox, link->index) &&
-        !gw_inbox_has_ack(link->lane->inbox) && !gw_inbox_has_ack(link->lane->urgent_inbox)) {
+    if (!has_work(link)) {
         return true;
     }
     __atomic_store_n(&link->idle, 0, __ATOMIC_SEQ_CST);
@@ -414,6 +428,9 @@ end_link(GwLink *link, bool ended)
     pthread_mutex_unlock(&lane->lock);
     if (reason) {
         gw_inbox_end(lane->inbox, reason);
+    }
+    if (last && lane->desk) {
+        gw_ref_desk_end(lane->desk);
     }
 }
 

@@ -53,9 +53,10 @@ struct GwLink {
     char *peer;               /* how messages call the other side */
     int64_t up_since_us;
     bool was_up;
-    bool doubtful; /* silent for too long */
-    bool benched;  /* doubtful, and the other links do its work */
-    bool has_bulk; /* the connection has brought bulk frames */
+    bool doubtful;   /* silent for too long */
+    bool benched;    /* doubtful, and the other links do its work */
+    bool has_bulk;   /* the connection has brought bulk frames */
+    bool has_urgent; /* ... urgent frames */
     bool more_to_send;
     bool more_to_receive;
     GwLinkFate fate;

@@ -13,9 +13,17 @@
 #include "lane/link.h"
 #include "lane/wake.h"
 
+#include <string.h>
+
 #define TURN_BYTES (512u * 1024u)
 
 /* --- receiving -------------------------------------------------------------------------------- */
+
+static GwRefKeep *
+keep_of(GwLane *lane)
+{
+    return __atomic_load_n(&lane->keep, __ATOMIC_ACQUIRE);
+}
 
 static bool
 handle_ack(GwLink *link, const GwFrame *frame, GError **error)
@@ -30,6 +38,8 @@ handle_ack(GwLink *link, const GwFrame *frame, GError **error)
     }
     if (urgent) {
         gw_wake_raise(lane->bytes_fd);
+    } else if (keep_of(lane)) {
+        gw_ref_keep_acked(keep_of(lane), ack.sequence);
     }
     return true;
 }
@@ -69,6 +79,7 @@ handle_ordered(GwLink *link, GwFrame *frame, GError **error)
         return false;
     }
     if (gw_frame_is_urgent(frame->header.type)) {
+        link->has_urgent = true;
         bool pushed = gw_inbox_push(link->lane->urgent_inbox, frame, error);
 
         gw_wake_raise(link->lane->bytes_fd);
@@ -76,6 +87,26 @@ handle_ordered(GwLink *link, GwFrame *frame, GError **error)
     }
     link->has_bulk = true;
     return gw_inbox_push(link->lane->inbox, frame, error);
+}
+
+/* NEED goes to the side that refers, FILL to the one that asked. */
+static bool
+handle_about_references(GwLink *link, const GwFrame *frame, GError **error)
+{
+    GwLane *lane = link->lane;
+    const uint8_t *payload = gw_frame_payload(frame);
+    size_t len = frame->header.payload_bytes;
+
+    if (frame->header.type == GW_FRAME_NEED && keep_of(lane)) {
+        return gw_ref_keep_take_need(keep_of(lane), payload, len, error);
+    }
+    if (frame->header.type == GW_FRAME_FILL && lane->desk) {
+        return gw_ref_desk_take_fill(lane->desk, payload, len, error);
+    }
+    g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                "%s sent a %s frame, and there are no references", link->connection->peer,
+                gw_frame_type_name(frame->header.type));
+    return false;
 }
 
 /* @frame: transfer full. False also for the regular ends of a session. */
@@ -98,6 +129,9 @@ handle_frame(GwLink *link, GwFrame *frame, GError **error)
     case GW_FRAME_PING:
     case GW_FRAME_PONG:
         return handle_number(link, own, error);
+    case GW_FRAME_NEED:
+    case GW_FRAME_FILL:
+        return handle_about_references(link, own, error);
     case GW_FRAME_PROBE:
         return true;
     case GW_FRAME_GOODBYE:
@@ -146,14 +180,14 @@ judge_connection(GwLink *link, GError **error)
     return GW_LINK_PEER_ENDED;
 }
 
-/* The bulk that waits here does not hold back a connection that brings none. */
+/* What waits here does not hold back a connection that brings none of its class. */
 bool
 gw_link_may_read(GwLink *link)
 {
     GwLane *lane = link->lane;
 
     return (!link->has_bulk || gw_inbox_has_room(lane->inbox)) &&
-           gw_inbox_has_room(lane->urgent_inbox);
+           (!link->has_urgent || gw_inbox_has_room(lane->urgent_inbox));
 }
 
 bool
@@ -219,18 +253,39 @@ make_ack_frame(GwLink *link, GwFrameType type, const GwAck *ack)
     return make_frame(link, type, payload);
 }
 
+/* The peer, or what it holds back, waits for these. NULL: there are none. */
 static GwFrame *
-next_ordered(GwLink *link, int64_t now_us)
+next_about_references(GwLane *lane)
 {
-    GwFrame *urgent = gw_outbox_take(link->lane->urgent_outbox, link->index, now_us);
+    g_autoptr(GByteArray) need = g_byte_array_new();
+    GwFrame *frame = NULL;
 
-    return urgent ? urgent : gw_outbox_take(link->lane->outbox, link->index, now_us);
+    if (lane->desk && gw_ref_desk_next_need(lane->desk, need)) {
+        frame = gw_frame_new_with(lane->pool, GW_FRAME_NEED, need);
+    } else if (keep_of(lane)) {
+        g_autoptr(GBytes) fill = gw_ref_keep_next_fill(keep_of(lane));
+        gsize len = 0;
+        const void *payload = fill ? g_bytes_get_data(fill, &len) : NULL;
+
+        /* Without memory it is as good as lost: it will be asked for again. */
+        frame = fill ? gw_frame_new(lane->pool, GW_FRAME_FILL, (uint32_t)len) : NULL;
+        if (frame) {
+            memcpy(gw_frame_payload(frame), payload, len);
+            frame->header.payload_bytes = (uint32_t)len;
+        }
+    }
+    if (frame) {
+        gw_frame_encode_header(&frame->header, frame->wire);
+        frame->causes = (GwFrameCauses){.reference_bytes = frame->header.payload_bytes};
+    }
+    return frame;
 }
 
 /* Small frames overtake what is queued: the peer waits for them, or measures with them. */
 static GwFrame *
 next_frame(GwLink *link, int64_t now_us)
 {
+    GwFrame *frame;
     GwAck ack;
 
     if (!link->benched && gw_inbox_take_ack(link->lane->urgent_inbox, &ack)) {
@@ -256,7 +311,12 @@ next_frame(GwLink *link, int64_t now_us)
         link->goodbye_pending = false;
         return make_frame(link, GW_FRAME_GOODBYE, &(GByteArray){.data = NULL, .len = 0});
     }
-    return link->benched ? NULL : next_ordered(link, now_us);
+    if (link->benched) {
+        return NULL;
+    }
+    frame = gw_outbox_take(link->lane->urgent_outbox, link->index, now_us);
+    frame = frame ? frame : next_about_references(link->lane);
+    return frame ? frame : gw_outbox_take(link->lane->outbox, link->index, now_us);
 }
 
 /* Of a frame that is sent more than once, the first that is whole counts for its causes. */
@@ -276,6 +336,8 @@ count_sent(GwLink *link, GwFrame *frame)
         stats->same_bytes += causes->same_bytes;
         stats->delta_bytes += causes->delta_bytes;
         stats->delta_pages += causes->delta_pages;
+        stats->reference_bytes += causes->reference_bytes;
+        stats->reference_pages += causes->reference_pages;
         stats->opaque_bytes += causes->opaque_bytes;
         stats->control_bytes += causes->control_bytes;
     }

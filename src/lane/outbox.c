@@ -110,14 +110,16 @@ push_locked(GwOutbox *outbox, GwFrame *frame)
     }
 }
 
-void
+uint64_t
 gw_outbox_push(GwOutbox *outbox, GwFrame *frame)
 {
     gw_frame_trim(frame);
     pthread_mutex_lock(&outbox->lock);
     push_locked(outbox, frame);
+    uint64_t sequence = outbox->last_sequence;
     pthread_mutex_unlock(&outbox->lock);
     outbox->wake(outbox->wake_data);
+    return sequence;
 }
 
 bool

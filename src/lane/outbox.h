@@ -36,8 +36,8 @@ GwOutbox *gw_outbox_new(GwOutboxWake wake, void *data);
 void gw_outbox_free(GwOutbox *outbox);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwOutbox, gw_outbox_free)
 
-/* Stream frames; @frame: transfer full. */
-void gw_outbox_push(GwOutbox *outbox, GwFrame *frame);
+/* Stream frames; @frame: transfer full. Returns its sequence. */
+uint64_t gw_outbox_push(GwOutbox *outbox, GwFrame *frame);
 /* Control frames: GW_ERROR_TOO_LARGE when the peer has not taken so many before it. */
 bool gw_outbox_push_control(GwOutbox *outbox, GwFrame *frame, GError **error) GW_MUST_USE;
 

@@ -27,6 +27,7 @@ struct GwPageTarget {
     GwPageTagger *tagger; /* NULL before begin() */
     GwPageMemory *memory;
     GwDeltaDecoder *deltas;
+    GwVisitTags *tags; /* borrowed, NULL: not noted */
     GwPageTargetCounts counts;
 };
 
@@ -118,6 +119,9 @@ gw_page_target_add_block(GwPageTarget *pages, uint16_t index, const char *name, 
         return false;
     }
     pages->n_blocks++;
+    if (pages->tags) {
+        gw_visit_tags_add_block(pages->tags, name, name_len);
+    }
     return gw_ram_writer_add_block(pages->writer, name, name_len, error);
 }
 
@@ -130,6 +134,9 @@ put_page(GwPageTarget *pages, const GwRamItem *page, const GwPageTag *tag, GByte
 
     if (!gw_ram_writer_put(pages->writer, page, out, error)) {
         return false;
+    }
+    if (pages->tags) {
+        gw_visit_tags_put(pages->tags, page->block, page->address / GW_PAGE_BYTES, page->data);
     }
     gw_digest_add_page(pages->digest, page, tag, out->len - before);
     return true;
@@ -213,6 +220,9 @@ gw_page_target_put(GwPageTarget *pages, const GwBatchItem *item, GByteArray *out
     if (!pages->tagger) {
         return damaged(error, "a page before the beginning of the stream");
     }
+    if (item->kind == GW_BATCH_REFERENCE && !item->data) {
+        return damaged(error, "a reference that is not proven");
+    }
     if (item->kind == GW_BATCH_ZERO) {
         gw_page_memory_put_zero(pages->memory, page.block, number);
         pages->counts.zero_pages++;
@@ -225,9 +235,18 @@ gw_page_target_put(GwPageTarget *pages, const GwBatchItem *item, GByteArray *out
         return put_same(pages, &page, &seen, error);
     case GW_BATCH_DELTA:
         return put_delta(pages, item, &page, &seen, out, error);
+    case GW_BATCH_REFERENCE:
+        pages->counts.reference_pages++;
+        return put_content(pages, &page, seen.first, out, error);
     default:
         return put_content(pages, &page, seen.first, out, error);
     }
+}
+
+void
+gw_page_target_note(GwPageTarget *pages, GwVisitTags *tags)
+{
+    pages->tags = tags;
 }
 
 void

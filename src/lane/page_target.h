@@ -44,11 +44,15 @@ uint64_t gw_page_target_stream_bytes(const GwPageTarget *pages);
 /* Memory for tags and copies. */
 uint64_t gw_page_target_memory_bytes(const GwPageTarget *pages);
 
+/* Before the first block: where it is noted how pages come; borrowed (visit.h). */
+void gw_page_target_note(GwPageTarget *pages, GwVisitTags *tags);
+
 /* Since they were asked for last. */
 typedef struct GwPageTargetCounts {
     uint64_t pages; /* with content; of these: */
     uint64_t same_pages;
     uint64_t delta_pages;
+    uint64_t reference_pages;
     uint64_t zero_pages;
 } GwPageTargetCounts;
 

@@ -9,6 +9,7 @@
 #include "lane/pool.h"
 
 #include "lane/batch.h"
+#include "lane/image_ref.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -106,6 +107,7 @@ gw_frame_free(GwFrame *frame)
         return;
     }
     give_back(frame->pool, frame->wire, frame->capacity);
+    gw_ref_group_free(frame->references);
     g_free(frame);
 }
 

@@ -21,14 +21,19 @@ typedef struct GwFrameCauses {
     uint32_t zero_bytes;
     uint32_t same_bytes;
     uint32_t delta_bytes;
+    uint32_t reference_bytes;
     uint32_t opaque_bytes;
     uint32_t control_bytes;
     uint32_t delta_pages; /* not bytes */
+    uint32_t reference_pages;
 } GwFrameCauses;
+
+typedef struct GwRefGroup GwRefGroup; /* image_ref.h */
 
 typedef struct GwFrame {
     GwFrameHeader header;
     GwFrameCauses causes;
+    GwRefGroup *references; /* of a batch, until the frame gets its sequence; NULL: none */
     GwFramePool *pool;
     int refs;          /* atomic */
     bool was_sent;     /* whole, at least once; the sending lane's lock guards it */

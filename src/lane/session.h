@@ -11,6 +11,7 @@
  *                    link_burst.c  ... how fast it is, measured
  *                    reopen.c    the connecting side's: getting a connection, again and again
  *     inbox thread   target.c    ordered frames of the peer: control messages, QEMU's stream
+ *     desk thread    ref_desk.c  references of frames that wait in the inbox
  *     stream thread  source.c    QEMU → parser → batches; only while a stream is sent
  *     encode threads encoder.c   batches → outbox; beside it
  *     bytes thread   bytes.c     byte channels, both ways; only once one was opened
@@ -38,6 +39,8 @@
 #include "lane/lane.h"
 #include "lane/outbox.h"
 #include "lane/page_target.h"
+#include "lane/ref_desk.h"
+#include "lane/ref_keep.h"
 
 #include <gio/gio.h>
 #include <pthread.h>
@@ -93,6 +96,7 @@ struct GwLane {
     GwInbox *inbox;
     GwOutbox *urgent_outbox;
     GwInbox *urgent_inbox;
+    GwRefDesk *desk; /* the accepting side's; NULL for the other */
     uint8_t session_id[GW_SESSION_ID_BYTES];
     uint8_t ticket[GW_TICKET_BYTES]; /* the connecting side's first link sets it before READY */
 
@@ -100,7 +104,8 @@ struct GwLane {
     GwLink *links[GW_LANE_MAX_LINKS]; /* set once each, owned by the main context */
     int64_t heard_us;                 /* when bytes came last, over any link */
     bool confirmed;                   /* the peer has used the session */
-    bool burst_wanted;                /* by gw_lane_measure() */
+    GwRefKeep *keep;   /* set once, if at all, by the main context before the stream starts */
+    bool burst_wanted; /* by gw_lane_measure() */
 
     /* --- main context --- */
     GMainContext *context;
@@ -125,9 +130,14 @@ struct GwLane {
     pthread_t stream_thread;
     bool inbox_runs;
     bool stream_runs;
+    GwRefSource *references; /* what `keep` looks in */
 
     /* --- handed over to the stream thread when it starts --- */
     GwFd stream_fd;
+    GwVisitWriter *visit; /* borrowed, NULL: none */
+
+    /* --- handed over to the inbox thread with the sink --- */
+    GwVisitTags *tags; /* borrowed, NULL: none */
 
     /* --- under `lock` --- */
     pthread_mutex_t lock;

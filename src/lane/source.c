@@ -17,6 +17,7 @@
 #include "lane/batch.h"
 #include "lane/digest.h"
 #include "lane/encoder.h"
+#include "lane/encodings.h"
 #include "lane/page_source.h"
 #include "lane/session.h"
 #include "lane/wake.h"
@@ -79,9 +80,26 @@ send_new_blocks(GwSource *source)
         g_autoptr(GByteArray) payload = g_byte_array_new();
         uint16_t index = (uint16_t)source->blocks_sent;
 
-        gw_block_encode(index, gw_ram_parser_block_name(source->parser, index), payload);
+        const char *name = gw_ram_parser_block_name(source->parser, index);
+
+        if (source->lane->references) {
+            gw_ref_source_name_block(source->lane->references, index, name);
+        }
+        gw_block_encode(index, name, payload);
         send_payload(source, GW_FRAME_BLOCK, payload);
     }
+}
+
+/* Of indexes. */
+static uint64_t
+reference_bytes(GwLane *lane)
+{
+    GwRefTotals totals = {0};
+
+    if (lane->references) {
+        gw_ref_source_totals(lane->references, &totals);
+    }
+    return totals.memory_bytes;
 }
 
 static void
@@ -97,7 +115,8 @@ count(GwSource *source)
     lane->stats.pages += counts.pages;
     lane->stats.same_pages += counts.same_pages;
     lane->stats.zero_pages += counts.zero_pages;
-    lane->stats.memory_bytes = gw_page_source_memory_bytes(source->pages) + encoder.memory_bytes;
+    lane->stats.memory_bytes =
+        gw_page_source_memory_bytes(source->pages) + encoder.memory_bytes + reference_bytes(lane);
     lane->stats.cpu_us += encoder.cpu_us - source->workers_cpu_us;
     lane->stats.opaque = gw_ram_parser_is_opaque(source->parser, NULL);
     pthread_mutex_unlock(&lane->lock);
@@ -163,7 +182,10 @@ static void
 give_batch(GwSource *source)
 {
     GwBatchEffort effort = gw_adapt_effort(&source->adapt);
+    unsigned off = source->lane->encodings_off;
 
+    effort.images = off & GW_ENCODING_REFERENCE ? NULL : source->lane->references;
+    effort.visit = off & GW_ENCODING_VISIT ? NULL : source->lane->references;
     if (!gw_batch_is_empty(source->batch)) {
         gw_encoder_put_batch(source->encoder, source->batch, &effort);
         source->batch = gw_encoder_take_batch(source->encoder);
@@ -230,6 +252,10 @@ add_page(GwSource *source, const GwRamItem *item, GError **error)
     if (!gw_batch_has_room(source->batch)) {
         flush(source);
     }
+    if (source->lane->visit && item->kind == GW_RAM_ITEM_PAGE) {
+        gw_visit_writer_put(source->lane->visit, item->block, item->address / GW_PAGE_BYTES,
+                            item->data);
+    }
     gw_page_source_page(source->pages, item, record_bytes,
                         !gw_ram_parser_hides_changes(source->parser), source->batch);
     return true;
@@ -285,7 +311,8 @@ pump(GwSource *source, GError **error)
 {
     GwLane *lane = source->lane;
 
-    while (gw_outbox_wait_room(lane->outbox)) {
+    while (gw_outbox_wait_room(lane->outbox) &&
+           (!lane->keep || gw_ref_keep_wait_room(lane->keep))) {
         size_t room;
         uint8_t *space = gw_ram_parser_space(source->parser, &room);
         uint32_t piece = gw_outbox_piece_bytes(lane->outbox);
@@ -371,6 +398,7 @@ gw_source_thread(void *data)
 
     source.encoder = gw_encoder_new(lane->pool, lane->outbox, choose_n_workers(), &failure.error);
     if (source.encoder) {
+        gw_encoder_set_keep(source.encoder, lane->keep);
         run(&source);
     } else {
         gw_lane_post(lane, failure);

@@ -43,8 +43,9 @@ typedef struct GwTarget {
     GwPageTarget *pages;
     GByteArray *out;
     StreamState state;
-    bool qemu_gone; /* stream frames are taken and dropped */
-    int fd;         /* the inbox's */
+    bool qemu_gone;         /* stream frames are taken and dropped */
+    int fd;                 /* the inbox's */
+    GwRefPages *references; /* of the frame being handled, NULL: it has none */
     int64_t cpu_us;
 } GwTarget;
 
@@ -124,8 +125,12 @@ static bool
 on_item(const GwBatchItem *item, void *data, GError **error)
 {
     GwTarget *target = data;
+    GwBatchItem found = *item;
 
-    if (!gw_page_target_put(target->pages, item, target->out, error)) {
+    if (item->kind == GW_BATCH_REFERENCE && target->references) {
+        found.data = gw_ref_pages_get(target->references, item->reference);
+    }
+    if (!gw_page_target_put(target->pages, &found, target->out, error)) {
         return false;
     }
     return target->out->len < OUT_BYTES || give_to_qemu(target, error);
@@ -178,9 +183,51 @@ handle_stream_end(GwTarget *target, const uint8_t *payload, size_t len, GError *
     if (!handle_mark(target, payload, len, error)) {
         return false;
     }
+    /* The guest may start as soon as this is known, and the disks be locked. */
+    gw_ref_desk_close(target->lane->desk);
+    gw_ref_desk_wait_closed(target->lane->desk);
     shutdown(target->fd, SHUT_WR);
     post_stream_end(target, NULL);
     return true;
+}
+
+/* What is waited for comes over the links: they must not stop because the inbox is full. */
+static GwRefPages *
+take_references(GwLane *lane, uint64_t sequence, GError **error)
+{
+    bool waits = !gw_ref_desk_is_ready(lane->desk, sequence);
+
+    if (waits) {
+        gw_inbox_park(lane->inbox, true);
+    }
+    GwRefPages *pages = gw_ref_desk_take(lane->desk, sequence, error);
+
+    if (waits) {
+        gw_inbox_park(lane->inbox, false);
+    }
+    return pages;
+}
+
+/* Waits for the references of the frame if it has any. */
+static bool
+handle_ram(GwTarget *target, const GwFrame *frame, GError **error)
+{
+    const uint8_t *payload = gw_frame_payload(frame);
+    size_t len = frame->header.payload_bytes;
+    GwBatchReferences references;
+
+    /* What is damaged is told when it is decoded. */
+    if (gw_batch_references(payload, len, &references) && references.n_pages > 0) {
+        target->references = take_references(target->lane, frame->header.sequence, error);
+        if (!target->references) {
+            return false;
+        }
+    }
+    bool handled = gw_batch_decode(target->decoder, payload, len, on_item, target, error) &&
+                   give_to_qemu(target, error);
+
+    g_clear_pointer(&target->references, gw_ref_pages_free);
+    return handled;
 }
 
 static bool
@@ -195,8 +242,7 @@ handle_stream_frame(GwTarget *target, const GwFrame *frame, GError **error)
     case GW_FRAME_BLOCK:
         return handle_block(target, payload, len, error);
     case GW_FRAME_RAM:
-        return gw_batch_decode(target->decoder, payload, len, on_item, target, error) &&
-               give_to_qemu(target, error);
+        return handle_ram(target, frame, error);
     case GW_FRAME_CHECKPOINT:
         return handle_mark(target, payload, len, error);
     default:
@@ -217,6 +263,7 @@ count(GwTarget *target)
         lane->stats.pages += counts.pages;
         lane->stats.same_pages += counts.same_pages;
         lane->stats.delta_pages += counts.delta_pages;
+        lane->stats.reference_pages += counts.reference_pages;
         lane->stats.zero_pages += counts.zero_pages;
         lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages);
     }
@@ -236,6 +283,7 @@ handle_stream(GwTarget *target, const GwFrame *frame, GError **error)
             return false;
         }
         target->state = STREAM_RUNS;
+        gw_page_target_note(target->pages, target->lane->tags);
     }
     if (target->qemu_gone) {
         return true;
@@ -251,6 +299,7 @@ handle_stream(GwTarget *target, const GwFrame *frame, GError **error)
     }
     post_stream_end(target, problem);
     if (target->qemu_gone) {
+        gw_ref_desk_close(target->lane->desk);
         return true;
     }
     g_propagate_error(error, g_steal_pointer(&problem));

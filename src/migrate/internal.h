@@ -15,6 +15,9 @@
  *   target_post.c   ... the receiving one
  *   post_socket.c   ... sockets to QEMU, and what the kernel allows
  *   direct.c        QEMU-to-QEMU transport: ports and keys
+ *   references.c    disk images that both hosts read
+ *   indexer.c       indexes over them, ahead of moves
+ *   visits.c        what is kept of VMs that leave and come
  *   report.c        the figures of a move
  */
 #pragma once
@@ -25,6 +28,7 @@
 #include "core/progress.h"
 #include "core/switchover.h"
 #include "migrate/migrate.h"
+#include "migrate/references.h"
 
 /* What it grows by in a move must fit. */
 #define GW_MOVE_MAX_GENERATION (INT64_MAX - 8)
@@ -152,6 +156,13 @@ typedef struct GwSource {
     guint reconnect;
     json_t *direct; /* the target's {"port", "psk"}, direct transport only */
 
+    /* References. */
+    GwRefProbe *ref_probe;   /* under way */
+    guint ref_wait;          /* everything else is ready */
+    json_t *ref_offers;      /* NULL: none */
+    GwRefSource *references; /* until the lane has it */
+    GwVisitWriter *visit;    /* NULL: its memory is not kept */
+
     /* QEMU's side. */
     bool observing;
     guint poll;
@@ -254,6 +265,11 @@ typedef struct GwTarget {
     char *key;     /* direct transport */
     uint16_t port;
     uint16_t next_port;
+    GwRefProbe *ref_probe;
+    guint ref_wait;      /* QEMU is ready */
+    json_t *ref_taken;   /* what is told to the source */
+    GwRefTarget *images; /* until the lane has them */
+    GwVisitTags *tags;   /* NULL: how the memory came is not noted */
     bool observing;
     bool loaded;        /* QEMU has loaded the whole stream */
     bool stream_whole;  /* ... and the lane's digests agree */

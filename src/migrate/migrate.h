@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "lane/lane.h"
+#include "migrate/visits.h"
 #include "qemu/probe.h"
 #include "store/store.h"
 #include "vm/vm.h"
@@ -36,6 +37,8 @@ typedef struct GwMovesOptions {
     const char *host_name;
     const char *run_dir;
     const char *qemu_user;
+    GwVisits *visits;      /* NULL: none are kept */
+    const char *index_dir; /* indexes of disk images; NULL: they are made anew for each move */
     GwMovesNetwork network;
     /* Timeouts of the states, 0: the default in core/move_state.h. */
     int64_t prepare_timeout_ms;

@@ -635,6 +635,7 @@ gw_moves_new(const GwMovesOptions *options, GwMovesJsonFn loaded, void *data)
     moves->options.host_name = g_strdup(options->host_name);
     moves->options.run_dir = g_strdup(options->run_dir);
     moves->options.qemu_user = g_strdup(options->qemu_user);
+    moves->options.index_dir = g_strdup(options->index_dir);
     if (moves->options.refuse_timeout_ms <= 0) {
         moves->options.refuse_timeout_ms = 120000;
     }
@@ -677,5 +678,6 @@ gw_moves_free(GwMoves *moves)
     g_free((char *)moves->options.host_name);
     g_free((char *)moves->options.run_dir);
     g_free((char *)moves->options.qemu_user);
+    g_free((char *)moves->options.index_dir);
     g_free(moves);
 }

@@ -16,6 +16,8 @@
 #define RECONNECT_MS     1000
 #define MAX_CHECKS_BYTES (256u * 1024u)
 
+static void send_prepare(GwSource *source);
+
 static GwSource *
 side_of(GwMove *move)
 {
@@ -41,6 +43,127 @@ is_given_up(const GwMove *move)
     return move->state == GW_MOVE_HANDED_OVER || move->state == GW_MOVE_POSTCOPY;
 }
 
+/* --- references ------------------------------------------------------------------------------- */
+
+/* The record may be from another version: an encoding that is not known here is not used. */
+static GwLaneWishes
+lane_wishes(const json_t *record)
+{
+    const char *names = gw_json_str(record, "encodings", "all");
+    unsigned encodings = GW_ENCODING_ALL;
+
+    (void)!gw_encodings_parse(names, &encodings, NULL);
+    return (GwLaneWishes){
+        .n_links = (unsigned)gw_json_int(record, "connections_wanted", 0),
+        .encodings_off = GW_ENCODING_ALL & ~encodings,
+    };
+}
+
+/*
+ * Over the lane ("auto" is decided by the checks), and not if the guest may start on the target,
+ * and write to its disks, while the stream still comes.
+ */
+static bool
+may_refer(const GwSource *source)
+{
+    return strcmp(gw_json_str(source->move->record, "transport", "lane"), "direct") != 0 &&
+           !gw_move_may_post(source->move);
+}
+
+static void
+drop_references(GwSource *source)
+{
+    g_clear_handle_id(&source->ref_wait, g_source_remove);
+    g_clear_pointer(&source->ref_probe, gw_ref_probe_free);
+    g_clear_pointer(&source->ref_offers, json_decref);
+    g_clear_pointer(&source->references, gw_ref_source_free);
+}
+
+static gboolean
+on_ref_waited(gpointer data)
+{
+    GwSource *source = data;
+
+    source->ref_wait = 0;
+    g_clear_pointer(&source->ref_probe, gw_ref_probe_free);
+    if (source->move->state == GW_MOVE_CHECKED && source->lane) {
+        send_prepare(source);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static void
+on_offers(json_t *offers, GwRefSource *references, void *data)
+{
+    GwSource *source = data;
+
+    g_clear_pointer(&source->ref_probe, gw_ref_probe_free);
+    source->references = references;
+    source->ref_offers = references ? json_incref(offers) : NULL;
+    if (source->ref_wait != 0) {
+        g_clear_handle_id(&source->ref_wait, g_source_remove);
+        (void)on_ref_waited(source);
+    }
+}
+
+/* Beside the checks, which take longer as a rule. */
+static void
+start_references(GwSource *source)
+{
+    GwVm *vm = gw_move_vm(source->move);
+
+    const unsigned both = GW_ENCODING_REFERENCE | GW_ENCODING_VISIT;
+    bool wanted = (lane_wishes(source->move->record).encodings_off & both) != both;
+
+    if (vm && may_refer(source) && wanted) {
+        const GwMovesOptions *moves = &source->move->moves->options;
+        const GwRefProbeOptions options = {
+            .definition = gw_vm_definition(vm),
+            .peer = source->move->peer,
+            .visits_folder = moves->visits ? gw_visits_folder(moves->visits) : NULL,
+            .index_folder = moves->index_dir,
+        };
+
+        source->ref_probe = gw_ref_probe_source(&options, on_offers, source);
+    }
+}
+
+/* @taken: hostile; numbers that were not offered do no harm. */
+static void
+take_answer(GwSource *source, const json_t *taken)
+{
+    size_t i;
+    json_t *number;
+    unsigned n = 0;
+
+    json_array_foreach(taken, i, number)
+    {
+        json_int_t value = json_is_integer(number) ? json_integer_value(number) : -1;
+
+        if (source->references && value >= 0 && value < GW_REF_MAX_IMAGES) {
+            gw_ref_source_use(source->references, (unsigned)value);
+            n++;
+        }
+    }
+    if (n == 0) {
+        drop_references(source);
+    }
+}
+
+/* The target notes how the memory comes: what this host keeps of it can be referred to. */
+static void
+begin_visit(GwSource *source)
+{
+    GwMove *move = source->move;
+    GwVisits *visits = move->moves->options.visits;
+    GwVm *vm = gw_move_vm(move);
+
+    if (vm && visits && !source->visit) {
+        source->visit = gw_visits_begin(visits, move->vm_name, move->peer, move->id,
+                                        gw_vm_definition(vm)->memory_bytes);
+    }
+}
+
 /* --- the target's words ----------------------------------------------------------------------- */
 
 static void
@@ -63,6 +186,10 @@ on_prepared(GwSource *source, json_t *message)
         }
         json_decref(source->direct);
         source->direct = json_pack("{s:I, s:s}", "port", (json_int_t)port, "psk", key);
+    }
+    take_answer(source, json_object_get(message, "references"));
+    if (may_refer(source) && gw_json_bool(message, "notes_visit", false)) {
+        begin_visit(source);
     }
     gw_move_event(source->move, GW_MOVE_EVENT_READY, NULL);
 }
@@ -135,6 +262,12 @@ send_prepare(GwSource *source)
                   (json_int_t)move->generation, "definition", text, "run", gw_vm_run_info(vm),
                   "transport", gw_json_str(move->record, "transport", "lane"), "mode",
                   gw_json_str(move->record, "mode", GW_MODE_PRE_COPY));
+    gw_json_set_bool(extra, "keeps_visit", move->moves->options.visits && may_refer(source));
+    if (!may_refer(source)) {
+        drop_references(source);
+    } else if (source->ref_offers) {
+        json_object_set(extra, "references", source->ref_offers);
+    }
     gw_move_send(move, source->lane, "prepare", extra);
 }
 
@@ -152,7 +285,9 @@ on_ready(GwLane *lane, void *data)
 {
     GwSource *source = data;
 
-    if (source->move->state == GW_MOVE_CHECKED) {
+    if (source->move->state == GW_MOVE_CHECKED && source->ref_probe) {
+        source->ref_wait = g_timeout_add(GW_REF_PROBE_WAIT_MS, on_ref_waited, source);
+    } else if (source->move->state == GW_MOVE_CHECKED) {
         send_prepare(source);
     } else if (source->move->state == GW_MOVE_HANDED_OVER) {
         gw_source_send_given_up(source);
@@ -214,20 +349,6 @@ on_closed(GwLane *lane, const GError *error, void *data)
         return;
     }
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, reason);
-}
-
-/* The record may be from another version: an encoding that is not known here is not used. */
-static GwLaneWishes
-lane_wishes(const json_t *record)
-{
-    const char *names = gw_json_str(record, "encodings", "all");
-    unsigned encodings = GW_ENCODING_ALL;
-
-    (void)!gw_encodings_parse(names, &encodings, NULL);
-    return (GwLaneWishes){
-        .n_links = (unsigned)gw_json_int(record, "connections_wanted", 0),
-        .encodings_off = GW_ENCODING_ALL & ~encodings,
-    };
 }
 
 void
@@ -326,6 +447,10 @@ settle(GwSource *source)
 
     gw_source_qemu_leave(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
+    if (move->moves->options.visits) {
+        gw_visits_left(move->moves->options.visits, move->vm_name, move->id,
+                       g_steal_pointer(&source->visit));
+    }
     gw_move_discard_vm(move, NULL);
     gw_move_send(move, source->lane, "settled", NULL);
     if (source->lane) {
@@ -341,6 +466,7 @@ give_up_target(GwSource *source)
     g_clear_pointer(&source->checks, gw_check_run_free);
     gw_source_verify_free(source);
     g_clear_handle_id(&source->reconnect, g_source_remove);
+    drop_references(source);
     json_object_set(extra, "error", json_object_get(source->move->record, "error"));
     gw_move_send(source->move, source->lane, "abort", extra);
     if (source->lane) {
@@ -425,6 +551,7 @@ source_enter(GwMove *move)
     case GW_MOVE_PLANNED:
         gw_source_qemu_observe(source);
         start_checks(source);
+        start_references(source);
         break;
     case GW_MOVE_CHECKED:
         gw_source_connect(source);
@@ -551,7 +678,9 @@ source_free(GwMove *move)
     g_clear_handle_id(&source->reconnect, g_source_remove);
     gw_source_post_close(source);
     gw_check_run_free(source->checks);
+    drop_references(source);
     gw_lane_free(source->lane);
+    gw_visit_writer_free(source->visit);
     json_decref(source->direct);
     g_free(source);
 }

@@ -368,6 +368,10 @@ start_on_lane(GwSource *source, GwQmp *qmp, GError **error)
     }
     our_end = pair[0];
     qemu_end = pair[1];
+    if (source->references) {
+        gw_lane_set_references(source->lane, g_steal_pointer(&source->references));
+    }
+    gw_lane_keep_visit(source->lane, source->visit);
     if (!gw_lane_start_stream(source->lane, g_steal_fd(&our_end), error)) {
         return false;
     }

@@ -128,13 +128,53 @@ on_setup_reply(json_t *answer, const GError *error, void *data)
     }
 }
 
+static gboolean
+on_ref_waited(gpointer data)
+{
+    GwTarget *target = data;
+
+    target->ref_wait = 0;
+    g_clear_pointer(&target->ref_probe, gw_ref_probe_free);
+    gw_move_event(target->move, GW_MOVE_EVENT_READY, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+static void
+on_taken(json_t *taken, GwRefTarget *images, void *data)
+{
+    GwTarget *target = data;
+
+    g_clear_pointer(&target->ref_probe, gw_ref_probe_free);
+    target->images = images;
+    target->ref_taken = images ? json_incref(taken) : NULL;
+    if (target->ref_wait != 0) {
+        g_clear_handle_id(&target->ref_wait, g_source_remove);
+        (void)on_ref_waited(target);
+    }
+}
+
+static void
+drop_references(GwTarget *target)
+{
+    g_clear_handle_id(&target->ref_wait, g_source_remove);
+    g_clear_pointer(&target->ref_probe, gw_ref_probe_free);
+    g_clear_pointer(&target->ref_taken, json_decref);
+    g_clear_pointer(&target->images, gw_ref_target_free);
+}
+
+/* The disks that the source offers to refer to are looked at while QEMU starts. */
 static void
 on_listening(json_t *answer, const GError *error, void *data)
 {
     GwTarget *target = data;
 
     on_setup_reply(answer, error, data);
-    if (!error) {
+    if (error) {
+        return;
+    }
+    if (target->ref_probe) {
+        target->ref_wait = g_timeout_add(GW_REF_PROBE_WAIT_MS, on_ref_waited, target);
+    } else {
         gw_move_event(target->move, GW_MOVE_EVENT_READY, NULL);
     }
 }
@@ -250,6 +290,26 @@ on_vm_prepared(GwVm *vm, const GError *error, void *data)
 }
 
 static void
+look_at_offers(GwTarget *target, const GwDefinition *definition)
+{
+    const GwMove *move = target->move;
+    const json_t *offers = json_object_get(target->prepare, "references");
+    GwVisits *visits = move->moves->options.visits;
+    const GwRefProbeOptions options = {
+        .definition = definition,
+        .peer = move->peer,
+        .visits_folder = visits ? gw_visits_folder(visits) : NULL,
+    };
+
+    if (json_array_size(offers) > 0) {
+        target->ref_probe = gw_ref_probe_target(&options, offers, on_taken, target);
+    }
+    if (visits && gw_json_bool(target->prepare, "keeps_visit", false)) {
+        target->tags = gw_visit_tags_new(gw_visit_tags_max_bytes(definition->memory_bytes));
+    }
+}
+
+static void
 prepare(GwTarget *target)
 {
     GwMove *move = target->move;
@@ -269,6 +329,10 @@ prepare(GwTarget *target)
         return;
     }
     target->started_us = gw_now_us();
+    /* With post-copy the guest may write to its disks while the stream still comes. */
+    if (!gw_move_may_post(move)) {
+        look_at_offers(target, definition);
+    }
     move->calls++;
     gw_vms_prepare_incoming(move->moves->options.vms, definition,
                             json_object_get(target->prepare, "run"), move->id, on_vm_prepared,
@@ -481,6 +545,12 @@ receive(GwTarget *target)
     if (!target->lane) {
         return; /* its end is told by an event that waits behind this one */
     }
+    if (target->images &&
+        !gw_lane_take_references(target->lane, g_steal_pointer(&target->images), &error)) {
+        gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
+        return;
+    }
+    gw_lane_note_visit(target->lane, target->tags);
     bool ok = target->direct ? true
               : gw_move_may_post(move)
                   ? gw_target_post_receive(target, &error)
@@ -497,6 +567,10 @@ receive(GwTarget *target)
     if (target->direct) {
         gw_json_set_int(extra, "port", target->port);
         gw_json_set_str(extra, "psk", target->key);
+    }
+    gw_json_set_bool(extra, "notes_visit", target->tags != NULL);
+    if (target->ref_taken) {
+        json_object_set(extra, "references", target->ref_taken);
     }
     gw_move_send(move, target->lane, "prepared", extra);
     gw_target_check_handed(target);
@@ -588,6 +662,18 @@ start_guest(GwTarget *target)
     }
 }
 
+/* The guest runs here, and nothing of it is on its way any more. */
+static void
+note_arrival(GwTarget *target)
+{
+    GwMove *move = target->move;
+
+    if (move->state == GW_MOVE_RUNNING && target->stream_whole && move->moves->options.visits) {
+        gw_visits_came(move->moves->options.visits, move->vm_name, move->peer, move->id,
+                       g_steal_pointer(&target->tags));
+    }
+}
+
 static void
 leave_vm(GwTarget *target)
 {
@@ -622,6 +708,7 @@ settle_running(GwTarget *target)
         gw_vm_release(vm);
         gw_vms_refresh(move->moves->options.vms, vm, on_refreshed, move);
     }
+    note_arrival(target);
     answer_source(target);
 }
 
@@ -636,6 +723,7 @@ refuse(GwTarget *target)
 {
     leave_vm(target);
     gw_fd_clear(&target->stream_fd);
+    drop_references(target);
     gw_move_discard_vm(target->move, on_discarded);
 }
 
@@ -782,7 +870,9 @@ target_free(GwMove *move)
     GwTarget *target = side_of(move);
 
     leave_vm(target);
+    drop_references(target);
     gw_lane_free(target->lane);
+    gw_visit_tags_free(target->tags);
     gw_fd_clear(&target->stream_fd);
     json_decref(target->prepare);
     g_free(target->key);

@@ -125,13 +125,6 @@ refuse(GwMoves *moves, GwLane *lane, const char *what, const char *id, const GEr
 
 /* --- prepare ---------------------------------------------------------------------------------- */
 
-static bool
-id_is_valid(const char *id)
-{
-    return strlen(id) == 14 && g_str_has_prefix(id, "m-") &&
-           strspn(id + 2, "0123456789abcdef") == 12;
-}
-
 /* The record of a move to this host, from what the source says; NULL with an error. */
 static json_t *
 record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generation, GError **error)
@@ -156,7 +149,7 @@ record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generat
         g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED, "mode '%.40s' is unknown here", mode);
         return NULL;
     }
-    if (!id_is_valid(id)) {
+    if (!gw_move_id_is_valid(id)) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL, "'%.40s' is not the id of a move", id);
         return NULL;
     }

@@ -46,7 +46,7 @@ GODWIT = {
     "no-encodings": ["--transport=lane", "--encodings=none"],
     "one-connection": ["--transport=lane", "--connections=1"],
     "four-connections": ["--transport=lane", "--connections=4"],
-    "lane-postcopy": ["--transport=lane", "--mode=postcopy"],
+    "lane-postcopy": ["--transport=lane", "--mode=post-copy"],
 }
 RETURNS = {"return", "no-visit"}  # move twice and measure the way back
 VISITS_SIZE = "16G"

@@ -8,6 +8,8 @@
 #include "lane/batch.h"
 #include "lane/frame.h"
 #include "lane/page_target.h"
+#include "lane/ref_desk.h"
+#include "lane/ref_keep.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,9 @@ typedef struct Peer {
     GByteArray *out;
     GArray *items;  /* of Seen: pages of the batch, as decoded */
     guint compared; /* of them, in the batch encoded anew */
+    GwRefSource *source;
+    GwRefKeep *keep;
+    GwRefDesk *desk;
 } Peer;
 
 typedef struct Seen {
@@ -83,8 +88,9 @@ add_again(Peer *peer, const GwBatchItem *item)
 {
     Seen seen = see(item);
 
-    /* Bytes may be split otherwise, and of deltas only the page model knows what they mean. */
-    if (item->kind == GW_BATCH_OPAQUE || item->kind == GW_BATCH_DELTA) {
+    /* Bytes may be split otherwise; deltas and references are not made without what they are of. */
+    if (item->kind == GW_BATCH_OPAQUE || item->kind == GW_BATCH_DELTA ||
+        item->kind == GW_BATCH_REFERENCE) {
         return;
     }
     if (!gw_batch_has_room(peer->batch)) {
@@ -103,10 +109,15 @@ add_again(Peer *peer, const GwBatchItem *item)
 static bool
 on_item(const GwBatchItem *item, void *data, GError **error)
 {
+    static const uint8_t page[GW_PAGE_BYTES] = {1};
     Peer *peer = data;
+    GwBatchItem found = *item;
 
     add_again(peer, item);
-    if (!gw_page_target_put(peer->pages, item, peer->out, error)) {
+    if (item->kind == GW_BATCH_REFERENCE && item->reference % 8 != 7) {
+        found.data = page;
+    }
+    if (!gw_page_target_put(peer->pages, &found, peer->out, error)) {
         return false;
     }
     if (peer->out->len > MAX_OUT_BYTES) {
@@ -172,6 +183,12 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
     case GW_FRAME_ACK:
         (void)!gw_ack_decode(payload, len, &ack, &error);
         break;
+    case GW_FRAME_NEED:
+        (void)!gw_ref_keep_take_need(peer->keep, payload, len, &error);
+        break;
+    case GW_FRAME_FILL:
+        (void)!gw_ref_desk_take_fill(peer->desk, payload, len, &error);
+        break;
     case GW_FRAME_PING:
     case GW_FRAME_PONG:
         (void)!gw_number_decode(payload, len, &number, &error);
@@ -181,6 +198,12 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
     case GW_FRAME_PROBE:
         break;
     }
+}
+
+static void
+no_wake(void *data)
+{
+    /* Nobody sends. */
 }
 
 int
@@ -199,6 +222,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     GwFrameHeader header;
 
     peer.batch = gw_batch_new(peer.pool);
+    peer.source = gw_ref_source_new(&(GwRefSourceOptions){.cache_folder = NULL});
+    peer.keep = gw_ref_keep_new(peer.source, no_wake, NULL);
+    peer.desk = gw_ref_desk_new(no_wake, NULL);
     while (len >= GW_FRAME_HEADER_BYTES && gw_frame_decode_header(data, &header, NULL)) {
         data += GW_FRAME_HEADER_BYTES;
         len -= GW_FRAME_HEADER_BYTES;
@@ -209,6 +235,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         data += payload_len;
         len -= payload_len;
     }
+    gw_ref_desk_free(peer.desk);
+    gw_ref_keep_free(peer.keep);
+    gw_ref_source_free(peer.source);
     gw_batch_encoder_free(peer.encoder);
     gw_batch_decoder_free(peer.decoder);
     gw_batch_decoder_free(peer.again);

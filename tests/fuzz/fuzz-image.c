@@ -7,6 +7,7 @@
  *   2  a section of references, then a fill
  *   3  a question (NEED) for a sound group
  *   4  an offer of an image, in JSON
+ *   5  hashes of a VM's earlier visit
  *
  * The image that references point into is the fuzzer's own, in memory. What is given out as proven
  * must have the digest that was asked for.
@@ -196,11 +197,32 @@ fuzz_offer(const uint8_t *data, size_t len)
     }
 }
 
+static void
+fuzz_visit(const uint8_t *data, size_t len)
+{
+    static uint8_t page[GW_PAGE_BYTES] = {1};
+    /* No link is followed, so it has to be a file of its own. */
+    g_autofree char *path = g_strdup_printf("/tmp/fuzz-visit-%d", getpid());
+    g_autoptr(GError) error = NULL;
+
+    if (!g_file_set_contents(path, (const char *)data, (gssize)len, NULL)) {
+        abort();
+    }
+    g_autoptr(GwVisitTags) tags = gw_visit_tags_load(path, 1 << 20, &error);
+
+    if ((tags == NULL) == (error == NULL) || (tags && gw_visit_tags_bytes(tags) > 1 << 20)) {
+        abort();
+    }
+    if (tags) {
+        (void)gw_visit_tags_match(tags, 0, 5, page);
+    }
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static void (*const kinds[])(const uint8_t *, size_t) = {
-        fuzz_qcow2, fuzz_kept, fuzz_target, fuzz_source, fuzz_offer,
+        fuzz_qcow2, fuzz_kept, fuzz_target, fuzz_source, fuzz_offer, fuzz_visit,
     };
     if (len > 0) {
         kinds[data[0] % G_N_ELEMENTS(kinds)](data + 1, len - 1);

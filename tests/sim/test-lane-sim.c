@@ -473,7 +473,7 @@ world_init(World *world, uint32_t seed)
     world->accidents = (unsigned)g_rand_int_range(world->random, 0, 40);
     for (unsigned i = 0; i < 2; i++) {
         world->ends[i].outbox = gw_outbox_new(no_outbox_wake, NULL);
-        world->ends[i].inbox = gw_inbox_new(no_inbox_wake, NULL);
+        world->ends[i].inbox = gw_inbox_new(no_inbox_wake, NULL, NULL);
         world->ends[i].to_push = (uint64_t)g_rand_int_range(world->random, 0, i ? 60 : 300);
     }
 }
@@ -605,7 +605,7 @@ static void
 test_ahead_is_bounded(void)
 {
     g_autoptr(GwFramePool) pool = gw_frame_pool_new();
-    g_autoptr(GwInbox) inbox = gw_inbox_new(no_inbox_wake, NULL);
+    g_autoptr(GwInbox) inbox = gw_inbox_new(no_inbox_wake, NULL, NULL);
     g_autoptr(GError) error = NULL;
     uint64_t bytes = 0;
 

@@ -8,10 +8,14 @@
 #include <string.h>
 
 static const GwFrameType all_types[] = {
-    GW_FRAME_HELLO,      GW_FRAME_REFUSE,       GW_FRAME_CONTROL, GW_FRAME_BLOCK, GW_FRAME_RAM,
-    GW_FRAME_CHECKPOINT, GW_FRAME_STREAM_END,   GW_FRAME_ACK,     GW_FRAME_PING,  GW_FRAME_PONG,
-    GW_FRAME_GOODBYE,    GW_FRAME_STREAM_BEGIN, GW_FRAME_PROBE,
+    GW_FRAME_HELLO, GW_FRAME_REFUSE,     GW_FRAME_CONTROL,    GW_FRAME_BLOCK,
+    GW_FRAME_RAM,   GW_FRAME_CHECKPOINT, GW_FRAME_STREAM_END, GW_FRAME_ACK,
+    GW_FRAME_PING,  GW_FRAME_PONG,       GW_FRAME_GOODBYE,    GW_FRAME_STREAM_BEGIN,
+    GW_FRAME_PROBE, GW_FRAME_NEED,       GW_FRAME_FILL,       GW_FRAME_BYTES_ACK,
 };
+
+/* ... and those that say which channel they are of. */
+static const GwFrameType byte_types[] = {GW_FRAME_OPEN, GW_FRAME_BYTES, GW_FRAME_END};
 
 static void
 test_header_round_trip(void)
@@ -36,15 +40,12 @@ test_header_round_trip(void)
     }
 }
 
-/* OPEN, BYTES and END say which channel they are of. */
 static void
 test_byte_channels(void)
 {
-    static const GwFrameType types[] = {GW_FRAME_OPEN, GW_FRAME_BYTES, GW_FRAME_END};
-
-    for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
+    for (size_t i = 0; i < G_N_ELEMENTS(byte_types); i++) {
         for (uint16_t channel = 0; channel < 6; channel++) {
-            GwFrameHeader in = {.type = types[i], .channel = channel, .sequence = 7};
+            GwFrameHeader in = {.type = byte_types[i], .channel = channel, .sequence = 7};
             GwFrameHeader out = {0};
             uint8_t wire[GW_FRAME_HEADER_BYTES];
             bool known = channel >= GW_CHANNEL_FIRST_BYTES && channel < GW_CHANNEL_N;
@@ -54,8 +55,8 @@ test_byte_channels(void)
             g_assert_true(gw_frame_decode_header(wire, &out, &error) == known);
             g_assert_cmpuint(out.channel, ==, known ? channel : 0);
         }
-        g_assert_true(gw_frame_is_ordered(types[i]) && gw_frame_is_urgent(types[i]));
-        g_assert_false(gw_frame_is_stream(types[i]));
+        g_assert_true(gw_frame_is_ordered(byte_types[i]) && gw_frame_is_urgent(byte_types[i]));
+        g_assert_false(gw_frame_is_stream(byte_types[i]));
     }
 }
 
@@ -84,6 +85,22 @@ expect_bad_header(const uint8_t *wire, const char *words)
     g_assert_cmpuint(out.payload_bytes, ==, 77);
 }
 
+static bool
+is_known(unsigned type)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(all_types); i++) {
+        if (all_types[i] == type) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(byte_types); i++) {
+        if (byte_types[i] == type) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void
 test_header_damage(void)
 {
@@ -110,7 +127,7 @@ test_header_damage(void)
         expect_bad_header(wire, "damaged header");
         wire[15] ^= 1;
         for (unsigned type = 0; type < 256; type++) {
-            if (strcmp(gw_frame_type_name((GwFrameType)type), "unknown") == 0) {
+            if (!is_known(type)) {
                 wire[4] = (uint8_t)type;
                 expect_bad_header(wire, "unknown type");
             }

@@ -212,6 +212,54 @@ damaged_batch(RawPeer *peer, Villain *villain)
 }
 
 static void
+fill_for_nothing(RawPeer *peer, Villain *villain)
+{
+    raw_send_frame(peer, GW_FRAME_FILL, "\0\0\0\0\0\0\0\1\0\0\0\0\0", 13);
+    hear_refusal(peer, villain);
+}
+
+static void
+cut_fill(RawPeer *peer, Villain *villain)
+{
+    raw_send_frame(peer, GW_FRAME_FILL, "\0\0", 2);
+    hear_refusal(peer, villain);
+}
+
+static void
+need_to_target(RawPeer *peer, Villain *villain)
+{
+    raw_send_frame(peer, GW_FRAME_NEED, "\0\0\0\0\0\0\0\1\0\0", 10);
+    hear_refusal(peer, villain);
+}
+
+/* One page, with a section of references that was never agreed on. */
+static void
+unexpected_references(RawPeer *peer, Villain *villain)
+{
+    uint8_t payload[16 + 4 + 34] = {[3] = 1, [15] = 4, [16] = 1 << 3 | GW_BATCH_JUMP};
+
+    payload[18] = 1 << 3 | GW_BATCH_REFERENCE;
+    payload[19] = 1 << 3 | GW_BATCH_ZERO;
+    send_begin(peer, 1 << 20, 0);
+    send_block(peer, 0, "pc.ram");
+    raw_send_frame(peer, GW_FRAME_RAM, payload, sizeof(payload));
+    hear_refusal(peer, villain);
+}
+
+/* A reference, and no section for it. */
+static void
+reference_without_section(RawPeer *peer, Villain *villain)
+{
+    uint8_t payload[16 + 3] = {[15] = 3, [16] = 1 << 3 | GW_BATCH_JUMP};
+
+    payload[18] = 1 << 3 | GW_BATCH_REFERENCE;
+    send_begin(peer, 1 << 20, 0);
+    send_block(peer, 0, "pc.ram");
+    raw_send_frame(peer, GW_FRAME_RAM, payload, sizeof(payload));
+    hear_refusal(peer, villain);
+}
+
+static void
 unknown_block(RawPeer *peer, Villain *villain)
 {
     send_begin(peer, 1 << 20, 0);
@@ -443,6 +491,11 @@ test_caught(void)
         {"same as zero", same_as_zero, GW_ERROR_PROTOCOL, "not known here"},
         {"same that names", same_that_names, GW_ERROR_PROTOCOL, "not known here"},
         {"delta without copy", delta_without_copy, GW_ERROR_PROTOCOL, "no copy of here"},
+        {"fill for nothing", fill_for_nothing, GW_ERROR_PROTOCOL, "not asked"},
+        {"cut fill", cut_fill, GW_ERROR_PROTOCOL, "cut off"},
+        {"need to target", need_to_target, GW_ERROR_PROTOCOL, "no references"},
+        {"unexpected references", unexpected_references, GW_ERROR_PROTOCOL, "agreed on"},
+        {"reference without section", reference_without_section, GW_ERROR_PROTOCOL, "proven"},
         {"stream after end", stream_after_end, GW_ERROR_PROTOCOL, "after the end of the stream"},
         {"garbage", garbage, GW_ERROR_PROTOCOL, "the peer sent a"},
         {"huge frame", huge_frame, GW_ERROR_PROTOCOL, "at most 1048576"},
