@@ -7,9 +7,15 @@
  * of the main context, so none runs inside a call, and each may free the client: it stays allocated
  * until the source that called has returned.
  *
- * A command whose time is over stays queued without its callback, so that the late answer is
- * recognised and dropped; answers in any other order than the commands' close the monitor, as does
- * everything that GwQmpReader rejects. Memory: one line of 8 MiB, and what our callers send.
+ * With its capability "oob" QEMU's monitor thread reads ahead of the main loop, which runs all
+ * commands but those out of band. It stops reading when 8 wait for the main loop, and a descriptor
+ * that comes takes the place of one that was not fetched. So no more than MAX_IN_BAND are on their
+ * way, with one descriptor among them, and what is out of band goes before all that waits here.
+ *
+ * A sent command whose time is over stays queued without its callback, so that the late answer is
+ * recognised and dropped; one that was not sent never is. An answer to no command closes the
+ * monitor, as does everything that GwQmpReader rejects. Memory: one line of 8 MiB, and what our
+ * callers send.
  */
 #include "qemu/qmp.h"
 
@@ -26,6 +32,9 @@
 /* Of the capabilities negotiation, which precedes all others. */
 #define NEGOTIATION_ID 0
 
+/* Fewer than QEMU's QMP_REQ_QUEUE_LEN_MAX (8). */
+#define MAX_IN_BAND 4u
+
 typedef enum State {
     STATE_GREETING, /* QEMU has to speak first */
     STATE_NEGOTIATING,
@@ -40,6 +49,8 @@ typedef struct Call {
     size_t line_len;
     size_t written;
     GwFd fd; /* sent along with the first byte */
+    bool has_fd;
+    bool out_of_band;
     int64_t deadline_us;
     bool dropped; /* nobody wants the answer any more */
     GwQmpReplyFn reply;
@@ -198,15 +209,20 @@ find_expired(const GQueue *queue, int64_t now_us)
     return NULL;
 }
 
-/* The call stays in its queue: QEMU may still answer it. */
+/* One that was sent stays in its queue: QEMU may still answer it. */
 static void
-expire(Call *call)
+expire(GwQmp *qmp, Call *call)
 {
     g_autoptr(GError) error = g_error_new(GW_ERROR, GW_ERROR_TIMEOUT,
                                           "QEMU did not answer '%s' in time: it may be stuck on "
                                           "storage that does not respond",
                                           call->command);
 
+    if (call->written == 0) {
+        g_queue_remove(&qmp->outbox, call);
+        deliver(call, NULL, error);
+        return;
+    }
     call->dropped = true;
     if (call->reply) {
         call->reply(NULL, error, call->data);
@@ -231,7 +247,7 @@ on_timer(void *data)
     }
     while (!qmp->freed && ((call = find_expired(&qmp->sent, now_us)) ||
                            (call = find_expired(&qmp->outbox, now_us)))) {
-        expire(call);
+        expire(qmp, call);
     }
     arm_timer(qmp);
     unref(qmp);
@@ -258,13 +274,46 @@ arm_timer(GwQmp *qmp)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
+/* QEMU's queue for the main loop has room for @next, and its descriptor a place. */
+static bool
+fits_in_band(const GwQmp *qmp, const Call *next)
+{
+    unsigned in_band = 0;
+    bool has_fd = false;
+
+    for (const GList *l = qmp->sent.head; l; l = l->next) {
+        const Call *call = l->data;
+        in_band += !call->out_of_band;
+        has_fd = has_fd || call->has_fd;
+    }
+    return in_band < MAX_IN_BAND && !(has_fd && next->has_fd);
+}
+
 static bool
 may_write(const GwQmp *qmp)
 {
     const Call *next = g_queue_peek_head((GQueue *)&qmp->outbox);
 
-    return next && (qmp->state == STATE_READY ||
-                    (qmp->state == STATE_NEGOTIATING && next->id == NEGOTIATION_ID));
+    if (!next || qmp->state != STATE_READY) {
+        return next && qmp->state == STATE_NEGOTIATING && next->id == NEGOTIATION_ID;
+    }
+    return next->out_of_band || next->written > 0 || fits_in_band(qmp, next);
+}
+
+/* Behind what has begun and what is out of band, too. */
+static void
+push_out_of_band(GwQmp *qmp, Call *call)
+{
+    const GList *l = qmp->outbox.head;
+    gint position = 0;
+
+    for (; l; l = l->next, position++) {
+        const Call *other = l->data;
+        if (other->written == 0 && !other->out_of_band && other->id != NEGOTIATION_ID) {
+            break;
+        }
+    }
+    g_queue_push_nth(&qmp->outbox, call, position);
 }
 
 static ssize_t
@@ -331,11 +380,12 @@ start_writing(GwQmp *qmp)
     }
 }
 
+/* @how: "execute" or "exec-oob". */
 static Call *
-call_new(GwQmp *qmp, int64_t id, const char *command, json_t *arguments)
+call_new(GwQmp *qmp, int64_t id, const char *how, const char *command, json_t *arguments)
 {
     Call *call = g_new0(Call, 1);
-    g_autoptr(json_t) object = json_pack("{s:s, s:I}", "execute", command, "id", (json_int_t)id);
+    g_autoptr(json_t) object = json_pack("{s:s, s:I}", how, command, "id", (json_int_t)id);
 
     if (arguments) {
         json_object_set_new(object, "arguments", arguments);
@@ -377,18 +427,29 @@ refuse(GwQmp *qmp, Call *call, GError *error)
     }
 }
 
+/* False: refused, as the monitor is closed. */
+static bool
+is_open(GwQmp *qmp, Call *call)
+{
+    if (qmp->state == STATE_CLOSED) {
+        refuse(qmp, call,
+               g_error_new(GW_ERROR, GW_ERROR_UNREACHABLE,
+                           "cannot send '%s': monitor '%s' is closed", call->command, qmp->path));
+        return false;
+    }
+    return true;
+}
+
 void
 gw_qmp_call_fd(GwQmp *qmp, const char *command, json_t *arguments, int fd, GwQmpReplyFn reply,
                void *data)
 {
-    Call *call = call_new(qmp, ++qmp->last_id, command, arguments);
+    Call *call = call_new(qmp, ++qmp->last_id, "execute", command, arguments);
 
     call->reply = reply;
     call->data = data;
-    if (qmp->state == STATE_CLOSED) {
-        refuse(qmp, call,
-               g_error_new(GW_ERROR, GW_ERROR_UNREACHABLE,
-                           "cannot send '%s': monitor '%s' is closed", command, qmp->path));
+    call->has_fd = fd >= 0;
+    if (!is_open(qmp, call)) {
         return;
     }
     if (fd >= 0) {
@@ -410,6 +471,21 @@ void
 gw_qmp_call(GwQmp *qmp, const char *command, json_t *arguments, GwQmpReplyFn reply, void *data)
 {
     gw_qmp_call_fd(qmp, command, arguments, GW_FD_NONE, reply, data);
+}
+
+void
+gw_qmp_call_oob(GwQmp *qmp, const char *command, json_t *arguments, GwQmpReplyFn reply, void *data)
+{
+    Call *call = call_new(qmp, ++qmp->last_id, "exec-oob", command, arguments);
+
+    call->reply = reply;
+    call->data = data;
+    call->out_of_band = true;
+    if (is_open(qmp, call)) {
+        push_out_of_band(qmp, call);
+        start_writing(qmp);
+        arm_timer(qmp);
+    }
 }
 
 static void
@@ -451,13 +527,14 @@ on_negotiated(json_t *result, const GError *error, void *data)
 }
 
 static void
-negotiate(GwQmp *qmp, unsigned version)
+negotiate(GwQmp *qmp, const GwQmpMessage *greeting)
 {
-    Call *call = call_new(qmp, NEGOTIATION_ID, "qmp_capabilities", NULL);
+    json_t *enable = greeting->offers_oob ? json_pack("{s:[s]}", "enable", "oob") : NULL;
+    Call *call = call_new(qmp, NEGOTIATION_ID, "execute", "qmp_capabilities", enable);
 
     call->reply = on_negotiated;
     call->data = qmp;
-    qmp->version = version;
+    qmp->version = greeting->version;
     qmp->state = STATE_NEGOTIATING;
     g_queue_push_head(&qmp->outbox, call);
     start_writing(qmp);
@@ -474,7 +551,7 @@ handle_greeting(GwQmp *qmp, const GwQmpMessage *message)
 {
     switch (qmp->state) {
     case STATE_GREETING:
-        negotiate(qmp, message->version);
+        negotiate(qmp, message);
         break;
     case STATE_READY:
         fail(qmp, g_error_new(GW_ERROR, GW_ERROR_PROTOCOL, "QEMU greeted again"));
@@ -488,16 +565,22 @@ handle_greeting(GwQmp *qmp, const GwQmpMessage *message)
 static void
 handle_answer(GwQmp *qmp, const GwQmpMessage *message)
 {
-    const Call *next = g_queue_peek_head(&qmp->sent);
+    GList *found = qmp->sent.head;
 
-    if (!next || next->id != message->id) {
-        fail(qmp,
-             g_error_new(GW_ERROR, GW_ERROR_PROTOCOL,
-                         "QEMU answered command %" G_GINT64_FORMAT " out of turn", message->id));
+    while (found && ((const Call *)found->data)->id != message->id) {
+        found = found->next;
+    }
+    if (!found) {
+        fail(qmp, g_error_new(GW_ERROR, GW_ERROR_PROTOCOL,
+                              "QEMU answered command %" G_GINT64_FORMAT ", which it was not given",
+                              message->id));
         return;
     }
-    Call *call = g_queue_pop_head(&qmp->sent);
+    Call *call = found->data;
     g_autoptr(GError) error = NULL;
+
+    g_queue_delete_link(&qmp->sent, found);
+    start_writing(qmp); /* there may be room for another one */
     if (message->kind == GW_QMP_REFUSAL) {
         error = g_error_new(GW_ERROR, GW_ERROR_FAILED, "QEMU refused '%s': %s", call->command,
                             message->text);

@@ -4,8 +4,9 @@
  * context. QEMU is treated as hostile (its guest may have taken it over): lines are capped at
  * 8 MiB, depth at 32, and a monitor that breaks the protocol is closed.
  *
- * Commands are answered in order. A command that is not answered within its timeout fails with
- * GW_ERROR_TIMEOUT (a late answer is dropped); QEMU may hang on a stuck disk.
+ * Commands are run in order, but for those out of band, which QEMU runs at once. A command that is
+ * not answered within its timeout fails with GW_ERROR_TIMEOUT (a late answer is dropped; if it was
+ * not sent yet it is not sent any more); QEMU may hang on a stuck disk.
  * No callback runs inside a call into this module.
  */
 #pragma once
@@ -59,6 +60,15 @@ void gw_qmp_call(GwQmp *qmp, const char *command, json_t *arguments, GwQmpReplyF
 /* The same with a descriptor sent along (for getfd). @fd stays the caller's. */
 void gw_qmp_call_fd(GwQmp *qmp, const char *command, json_t *arguments, int fd, GwQmpReplyFn reply,
                     void *data);
+
+/*
+ * The same out of band: QEMU runs it while its main loop stands still, as it may during a
+ * post-copy, and whatever was sent before. For the few commands that allow it ("allow-oob" in
+ * QEMU's schema). The monitor's greeting and negotiation are not such: a monitor that is opened
+ * while the main loop stands still gets ready when that goes on.
+ */
+void gw_qmp_call_oob(GwQmp *qmp, const char *command, json_t *arguments, GwQmpReplyFn reply,
+                     void *data);
 
 /* Drops all pending replies that were given this @data. */
 void gw_qmp_forget(GwQmp *qmp, void *data);

@@ -98,6 +98,21 @@ breach(GError **error, const char *what)
 }
 
 static bool
+has_name(const json_t *list, const char *name)
+{
+    size_t i;
+    json_t *item;
+
+    json_array_foreach(list, i, item)
+    {
+        if (json_is_string(item) && strcmp(json_string_value(item), name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
 read_greeting(GwQmpReader *reader, GwQmpMessage *message, GError **error)
 {
     const json_t *greeting = json_object_get(message->root, "QMP");
@@ -113,6 +128,7 @@ read_greeting(GwQmpReader *reader, GwQmpMessage *message, GError **error)
     reader->greeted = true;
     message->kind = GW_QMP_GREETING;
     message->version = (unsigned)(100 * major + minor);
+    message->offers_oob = has_name(json_object_get(greeting, "capabilities"), "oob");
     return true;
 }
 

@@ -31,6 +31,7 @@ typedef struct GwQmpMessage {
     json_t *body;     /* RESULT: the value; EVENT: its data, may be NULL */
     const char *text; /* EVENT: its name; REFUSAL: QEMU's description */
     unsigned version; /* GREETING: 100 * major + minor */
+    bool offers_oob;  /* GREETING: commands may be run out of band */
 } GwQmpMessage;
 
 void gw_qmp_message_clear(GwQmpMessage *message);

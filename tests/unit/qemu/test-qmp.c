@@ -315,14 +315,17 @@ test_garbage(Fixture *f, const void *unused)
 }
 
 static void
-test_wrong_order(Fixture *f, const void *unused)
+test_any_order(Fixture *f, const void *unused)
 {
     greet(f);
     gw_qmp_call(f->qmp, "one", NULL, on_reply, f);
     gw_qmp_call(f->qmp, "two", NULL, on_reply, f);
-    expect_command(f, "one");
+    int64_t one = expect_command(f, "one");
     answer(f, expect_command(f, "two"), 2);
-    wait_for_story(f, "error-protocol error-protocol closed-protocol ");
+    answer(f, one, 1);
+    wait_for_story(f, "result-2 result-1 ");
+    answer(f, one, 1);
+    wait_for_story(f, "result-2 result-1 closed-protocol ");
 }
 
 static void
@@ -493,6 +496,152 @@ test_forget(Fixture *f, const void *unused)
     wait_for_story(f, "result-2 ");
 }
 
+/* --- out of band ------------------------------------------------------------------------------ */
+
+static int64_t
+expect_oob(Fixture *f, const char *command)
+{
+    g_autoptr(json_t) line = receive(f);
+
+    g_assert_cmpstr(gw_json_str(line, "exec-oob", ""), ==, command);
+    g_assert_null(json_object_get(line, "execute"));
+    return gw_json_int(line, "id", -1);
+}
+
+static void
+expect_silence(Fixture *f)
+{
+    run_pending();
+    g_assert_cmpuint(f->inbox->len, ==, 0);
+    g_assert_cmpint(recv(f->peer, &(char){0}, 1, MSG_DONTWAIT), ==, -1);
+}
+
+static void
+test_negotiates_oob(Fixture *f, const void *unused)
+{
+    static const struct {
+        const char *offered;
+        const char *enabled;
+    } cases[] = {
+        {"[]", NULL},
+        {"[\"new\", 7]", NULL},
+        {"{}", NULL},
+        {"[\"new\", \"oob\"]", "[\"oob\"]"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Fixture other;
+        set_up(&other, NULL);
+        g_autofree char *greeting = g_strdup_printf(
+            "{\"QMP\": {\"version\": {\"qemu\": {\"minor\": 2, \"major\": 7}}, \"capabilities\": "
+            "%s}}\n",
+            cases[i].offered);
+        /* What waits for the negotiation does not go before it. */
+        gw_qmp_call_oob(other.qmp, "urgent", NULL, on_reply, &other);
+        serve(&other, greeting);
+        g_autoptr(json_t) line = receive(&other);
+        gw_qmp_call_oob(other.qmp, "more", NULL, on_reply, &other);
+        g_assert_cmpstr(gw_json_str(line, "execute", ""), ==, "qmp_capabilities");
+        const json_t *enabled = json_object_get(json_object_get(line, "arguments"), "enable");
+        g_autofree char *text = enabled ? json_dumps(enabled, 0) : NULL;
+        g_assert_cmpstr(text, ==, cases[i].enabled);
+        expect_silence(&other);
+        answer(&other, 0, 0);
+        answer(&other, expect_oob(&other, "urgent"), 1);
+        answer(&other, expect_oob(&other, "more"), 2);
+        wait_for_story(&other, "ready result-1 result-2 ");
+        tear_down(&other, NULL);
+    }
+}
+
+/* A main loop that stands still: nothing that waits for it holds up what does not. */
+static void
+test_oob_overtakes(Fixture *f, const void *unused)
+{
+    int64_t stuck[4];
+
+    greet(f);
+    for (int i = 0; i < 6; i++) {
+        gw_qmp_call(f->qmp, "stuck", NULL, on_reply, f);
+    }
+    for (int i = 0; i < 4; i++) {
+        stuck[i] = expect_command(f, "stuck");
+    }
+    expect_silence(f); /* QEMU would stop reading */
+    gw_qmp_call_oob(f->qmp, "first", NULL, on_reply, f);
+    gw_qmp_call_oob(f->qmp, "second", NULL, on_reply, f);
+    int64_t first = expect_oob(f, "first");
+    answer(f, expect_oob(f, "second"), 12);
+    answer(f, first, 11);
+    expect_silence(f);
+    answer(f, stuck[0], 0);
+    int64_t last = expect_command(f, "stuck");
+    expect_silence(f);
+    for (int i = 1; i < 4; i++) {
+        answer(f, stuck[i], i);
+    }
+    answer(f, last, 4);
+    answer(f, expect_command(f, "stuck"), 5);
+    wait_for_story(f, "result-12 result-11 result-0 result-1 result-2 result-3 result-4 result-5 ");
+}
+
+/* Its caller was told that it failed: it is not run much later. */
+static void
+test_expired_is_not_sent(Fixture *f, const void *unused)
+{
+    int64_t stuck[4];
+
+    greet(f);
+    for (int i = 0; i < 4; i++) {
+        gw_qmp_call(f->qmp, "stuck", NULL, NULL, NULL);
+        stuck[i] = expect_command(f, "stuck");
+    }
+    gw_qmp_set_timeout_ms(f->qmp, 50);
+    gw_qmp_call(f->qmp, "late", NULL, on_reply, f);
+    wait_for_story(f, "error-timeout ");
+    for (int i = 0; i < 4; i++) {
+        answer(f, stuck[i], i);
+    }
+    gw_qmp_set_timeout_ms(f->qmp, 20000);
+    gw_qmp_call(f->qmp, "next", NULL, on_reply, f);
+    answer(f, expect_command(f, "next"), 7);
+    wait_for_story(f, "error-timeout result-7 ");
+}
+
+/* A second one would take the place of the first in QEMU. */
+static void
+test_one_descriptor_at_a_time(Fixture *f, const void *unused)
+{
+    int pair[2];
+
+    greet(f);
+    g_assert_cmpint(pipe2(pair, O_CLOEXEC), ==, 0);
+    gw_qmp_call_fd(f->qmp, "getfd", NULL, pair[0], on_reply, f);
+    gw_qmp_call_fd(f->qmp, "getfd", NULL, pair[1], on_reply, f);
+    run_pending();
+    close(receive_descriptor(f));
+    int64_t first = expect_command(f, "getfd");
+    expect_silence(f);
+    answer(f, first, 1);
+    wait_for_story(f, "result-1 ");
+    run_pending();
+    close(receive_descriptor(f));
+    answer(f, expect_command(f, "getfd"), 2);
+    wait_for_story(f, "result-1 result-2 ");
+    close(pair[0]);
+    close(pair[1]);
+}
+
+static void
+test_oob_on_closed(Fixture *f, const void *unused)
+{
+    greet(f);
+    gw_fd_clear(&f->peer);
+    wait_for_story(f, "closed-unreachable ");
+    gw_qmp_call_oob(f->qmp, "one", json_object(), on_reply, f);
+    wait_for_story(f, "closed-unreachable error-unreachable ");
+}
+
 /* --- freeing from within each callback -------------------------------------------------------- */
 
 static void
@@ -644,6 +793,9 @@ test_real_qemu(void)
     wait_for_story(&f, "ready result--1 error-failed result--1 result--1 error-failed ");
     g_assert_cmpuint(gw_qmp_version(f.qmp), >=, 702);
     g_string_truncate(f.story, 0);
+    gw_qmp_call_oob(f.qmp, "query-yank", NULL, on_reply, &f);
+    wait_for_story(&f, "result--1 ");
+    g_string_truncate(f.story, 0);
     gw_qmp_call(f.qmp, "quit", NULL, on_reply, &f);
     wait_for(f.is_closed);
     g_assert_nonnull(strstr(f.story->str, "SHUTDOWN "));
@@ -669,7 +821,7 @@ main(int argc, char **argv)
     ADD("long-answer", test_long_answer);
     ADD("endless-line", test_endless_line);
     ADD("garbage", test_garbage);
-    ADD("wrong-order", test_wrong_order);
+    ADD("any-order", test_any_order);
     ADD("unasked-answer", test_unasked_answer);
     ADD("early-close", test_early_close);
     ADD("last-words", test_last_words);
@@ -681,6 +833,11 @@ main(int argc, char **argv)
     ADD("bad-descriptor", test_bad_descriptor);
     ADD("slow-reader", test_slow_reader);
     ADD("forget", test_forget);
+    ADD("negotiates-oob", test_negotiates_oob);
+    ADD("oob-overtakes", test_oob_overtakes);
+    ADD("expired-is-not-sent", test_expired_is_not_sent);
+    ADD("one-descriptor-at-a-time", test_one_descriptor_at_a_time);
+    ADD("oob-on-closed", test_oob_on_closed);
     ADD("free-in-ready", test_free_in_ready);
     ADD("free-in-event", test_free_in_event);
     ADD("free-in-reply", test_free_in_reply);
