@@ -238,6 +238,8 @@ void gw_source_post_pause(GwSource *source);
 /* POSTCOPY. */
 void gw_source_post_enter(GwSource *source);
 void gw_source_post_look(GwSource *source, const char *status);
+/* ... which has paused the post-copy just now. */
+void gw_source_post_paused(GwSource *source);
 /* The target says "fetching" or "resume". */
 void gw_source_post_heard(GwSource *source, const char *what);
 /* The session is gone, and with it what belonged to it. */
@@ -286,7 +288,10 @@ typedef struct GwTarget {
         guint timer;
         bool streams;  /* the session carries QEMU's channels */
         bool loaded;   /* what the guest needs to run; its pages may still be on the source */
-        bool recovers; /* QEMU was told to listen anew */
+        bool whole;    /* all pages are here, by QEMU's last word */
+        bool paused;   /* the post-copy, by QEMU's last word */
+        bool recovers; /* QEMU was told to listen anew and has not answered */
+        bool asks;     /* QEMU was asked for its status and has not answered */
     } post;
     struct GwRamHash *hash; /* once the source has asked for hashes of the memory */
     bool hash_is_ready;
@@ -312,6 +317,10 @@ void gw_target_post_await_load(GwTarget *target);
 void gw_target_post_started(GwTarget *target);
 /* FETCHING. */
 void gw_target_post_fetch(GwTarget *target);
+/* QEMU says that its migration has this status. */
+void gw_target_post_look(GwTarget *target, const char *status);
+/* There is a new session: QEMU may wait for it. */
+void gw_target_post_consider(GwTarget *target);
 void gw_target_post_leave(GwTarget *target);
 
 /* --- post_socket.c ---------------------------------------------------------------------------- */

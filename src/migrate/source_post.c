@@ -238,13 +238,20 @@ gw_source_post_look(GwSource *source, const char *status)
     } else if ((strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) && talks &&
                !source->post.told_failure) {
         tell_failure(source, "QEMU on the source failed to switch to post-copy");
-    } else if (strcmp(status, "postcopy-paused") == 0 && source->post.streams) {
-        gw_source_reconnect(source); /* this session carries what QEMU has given up */
-    } else if (strcmp(status, "postcopy-paused") == 0 && talks && !source->post.peer_listens &&
-               gw_now_us() - source->post.waits_us > PATIENCE_US) {
-        gw_source_reconnect(source); /* one of the QEMUs did not do as it was told */
-    } else if (strcmp(status, "postcopy-paused") == 0 && talks && source->post.peer_listens) {
+    } else if (strcmp(status, "postcopy-paused") != 0 || !talks || source->post.streams) {
+        return; /* QEMU may have resumed since, over the session that is there */
+    } else if (source->post.peer_listens) {
         resume(source, qmp);
+    } else if (gw_now_us() - source->post.waits_us > PATIENCE_US) {
+        gw_source_reconnect(source); /* one of the QEMUs did not do as it was told */
+    }
+}
+
+void
+gw_source_post_paused(GwSource *source)
+{
+    if (source->move->state == GW_MOVE_POSTCOPY && source->post.streams) {
+        gw_source_reconnect(source); /* this session carries what QEMU has given up */
     }
 }
 

@@ -194,6 +194,8 @@ on_migration_status(GwSource *source, const char *status)
     } else if (strcmp(status, "completed") == 0) {
         source->qemu_completed = true;
         gw_source_check_sent(source);
+    } else if (strcmp(status, "postcopy-paused") == 0) {
+        gw_source_post_paused(source);
     } else if (strcmp(status, "failed") == 0 && qmp) {
         gw_qmp_call(qmp, "query-migrate", NULL, on_failure_reason, source);
     }

@@ -73,6 +73,7 @@ gw_target_check_handed(GwTarget *target)
 static void
 on_migration_status(GwTarget *target, const char *status)
 {
+    gw_target_post_look(target, status);
     if (strcmp(status, "completed") == 0) {
         target->loaded = true;
         gw_target_check_handed(target);
@@ -96,6 +97,10 @@ on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
     if (event) {
         if (strcmp(event, "MIGRATION") == 0) {
             on_migration_status(target, gw_json_str(arguments, "status", ""));
+        } else if (strcmp(event, "RESUME") == 0 && move->state == GW_MOVE_ACCEPTED &&
+                   gw_move_may_post(move)) {
+            /* The answer to "cont" may have to wait for a page. */
+            gw_target_post_started(target);
         }
         return;
     }
@@ -514,7 +519,7 @@ gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message)
 
     gw_lane_free(target->lane);
     target->lane = lane;
-    target->post.streams = target->post.recovers = false;
+    target->post.streams = false;
     gw_lane_set_handlers(lane, &handlers, target);
     if (cuts_stream) {
         gw_move_fail(move, GW_MOVE_EVENT_FAILED, GW_ERROR_UNREACHABLE,
@@ -522,6 +527,7 @@ gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message)
                      move->vm_name, move->peer);
     }
     on_message(lane, first_message, target);
+    gw_target_post_consider(target);
 }
 
 void

@@ -8,6 +8,11 @@
  * pages come until QEMU says "completed". A QEMU that pauses the post-copy, because a session
  * ended, is made to listen anew as soon as the source has a new session.
  *
+ * While the post-copy is paused QEMU's main loop may stand still: a vCPU that waits for a page may
+ * hold the lock that it needs. Then no command is answered but those out of band. So what QEMU does
+ * is taken from its events, which come from the threads that it happens in; "query-migrate" is only
+ * for events that were lost with a monitor, and no more than one of it waits.
+ *
  * Main context. Owns a timer of the move. Fails by events to the mover.
  */
 #include "base/fd.h"
@@ -17,7 +22,7 @@
 #include <string.h>
 
 #define LOAD_POLL_MS  5
-#define FETCH_POLL_MS 100
+#define FETCH_POLL_MS 1000
 
 static GwQmp *
 qmp_of(GwTarget *target)
@@ -114,6 +119,7 @@ on_run_state(json_t *answer, const GError *error, void *data)
 {
     GwTarget *target = data;
 
+    target->post.asks = false;
     if (target->move->state == GW_MOVE_INCOMING && !error &&
         strcmp(gw_json_str(answer, "status", ""), "paused") == 0) {
         g_clear_handle_id(&target->post.timer, g_source_remove);
@@ -128,7 +134,8 @@ on_load_poll(gpointer data)
     GwTarget *target = data;
     GwQmp *qmp = qmp_of(target);
 
-    if (qmp) {
+    if (qmp && !target->post.asks) {
+        target->post.asks = true;
         gw_qmp_call(qmp, "query-status", NULL, on_run_state, target);
     }
     return G_SOURCE_CONTINUE;
@@ -143,26 +150,13 @@ gw_target_post_await_load(GwTarget *target)
     }
 }
 
-static void
-on_started_status(json_t *answer, const GError *error, void *data)
-{
-    GwTarget *target = data;
-
-    if (!error) {
-        bool whole = strcmp(gw_json_str(answer, "status", ""), "completed") == 0;
-        gw_move_event(target->move,
-                      whole ? GW_MOVE_EVENT_GUEST_RUNNING : GW_MOVE_EVENT_GUEST_FETCHING, NULL);
-    } /* else the state's timer starts it again */
-}
-
+/* QEMU is not asked whether all pages are here: it may not answer before they are. */
 void
 gw_target_post_started(GwTarget *target)
 {
-    GwQmp *qmp = qmp_of(target);
-
-    if (qmp) {
-        gw_qmp_call(qmp, "query-migrate", NULL, on_started_status, target);
-    }
+    gw_move_event(target->move,
+                  target->post.whole ? GW_MOVE_EVENT_GUEST_RUNNING : GW_MOVE_EVENT_GUEST_FETCHING,
+                  NULL);
 }
 
 /* --- fetching --------------------------------------------------------------------------------- */
@@ -178,6 +172,13 @@ begin_anew(GwTarget *target, const char *why)
     g_clear_pointer(&target->lane, gw_lane_free);
 }
 
+/* It has begun to run, or was told to and may wait for a page before it says that it does. */
+static bool
+may_recover(const GwTarget *target)
+{
+    return target->move->state == GW_MOVE_ACCEPTED || target->move->state == GW_MOVE_FETCHING;
+}
+
 static void
 on_recovering(json_t *answer, const GError *error, void *data)
 {
@@ -185,7 +186,7 @@ on_recovering(json_t *answer, const GError *error, void *data)
     g_autoptr(GError) failure = NULL;
 
     target->post.recovers = false;
-    if (!target->lane || target->move->state != GW_MOVE_FETCHING) {
+    if (!target->lane || !may_recover(target)) {
         return;
     }
     if (error) {
@@ -213,7 +214,34 @@ recover(GwTarget *target)
     }
     if (qmp) {
         target->post.recovers = true;
-        gw_qmp_call(qmp, "migrate-recover", json_pack("{s:s}", "uri", uri), on_recovering, target);
+        gw_qmp_call_oob(qmp, "migrate-recover", json_pack("{s:s}", "uri", uri), on_recovering,
+                        target);
+    }
+}
+
+/* A recovery that has begun goes on with the session that is there when QEMU listens. */
+void
+gw_target_post_consider(GwTarget *target)
+{
+    if (!may_recover(target) || !target->post.paused || !target->lane || target->post.recovers) {
+        return;
+    }
+    if (target->post.streams) {
+        begin_anew(target, "QEMU lost the old one");
+    } else {
+        recover(target);
+    }
+}
+
+void
+gw_target_post_look(GwTarget *target, const char *status)
+{
+    target->post.whole = strcmp(status, "completed") == 0;
+    target->post.paused = strcmp(status, "postcopy-paused") == 0;
+    if (target->post.whole && target->move->state == GW_MOVE_FETCHING) {
+        gw_move_event(target->move, GW_MOVE_EVENT_FETCHED, NULL);
+    } else {
+        gw_target_post_consider(target);
     }
 }
 
@@ -223,17 +251,10 @@ on_fetch_status(json_t *answer, const GError *error, void *data)
     GwTarget *target = data;
     const char *status = gw_json_str(answer, "status", "");
 
-    if (error || target->move->state != GW_MOVE_FETCHING) {
-        return;
-    }
-    if (strcmp(status, "completed") == 0) {
-        gw_move_event(target->move, GW_MOVE_EVENT_FETCHED, NULL);
-    } else if (strcmp(status, "postcopy-paused") == 0 && target->lane && !target->post.recovers) {
-        if (target->post.streams) {
-            begin_anew(target, "QEMU lost the old one");
-        } else {
-            recover(target);
-        }
+    target->post.asks = false;
+    /* It may have resumed since, over the session that is there: that it has not is an event. */
+    if (!error && !(target->post.streams && strcmp(status, "postcopy-paused") == 0)) {
+        gw_target_post_look(target, status);
     }
 }
 
@@ -243,7 +264,8 @@ on_fetch_poll(gpointer data)
     GwTarget *target = data;
     GwQmp *qmp = qmp_of(target);
 
-    if (qmp) {
+    if (qmp && !target->post.asks) {
+        target->post.asks = true;
         gw_qmp_call(qmp, "query-migrate", NULL, on_fetch_status, target);
     }
     return G_SOURCE_CONTINUE;
@@ -253,7 +275,9 @@ void
 gw_target_post_fetch(GwTarget *target)
 {
     g_clear_handle_id(&target->post.timer, g_source_remove);
+    target->post.asks = false; /* what was asked before is forgotten */
     target->post.timer = g_timeout_add(FETCH_POLL_MS, on_fetch_poll, target);
+    (void)on_fetch_poll(target);
 }
 
 void
