@@ -106,11 +106,11 @@ look_postcopy(GwCheckAnswer *answer, const char *id)
     if (strcmp(mode, GW_MODE_PRE_COPY) == 0) {
         return;
     }
-    if (MIN(caps_of(answer)->qemu_major_minor, version_number(theirs)) < 800) {
+    if (MIN(caps_of(answer)->qemu_major_minor, version_number(theirs)) < 801) {
         gw_check_add(answer->checks, id, "error",
-                     "install QEMU 8.0 or newer on both hosts, or choose --mode pre-copy",
-                     "QEMU %s here and %s on the source cannot both do post-copy with a channel "
-                     "of its own for page requests",
+                     "install QEMU 8.1 or newer on both hosts, or choose --mode pre-copy",
+                     "QEMU %s here and %s on the source cannot both do post-copy that is recovered "
+                     "when a daemon ends",
                      caps_of(answer)->qemu_version, theirs);
     } else if (!gw_post_may_fault(answer->moves->options.qemu_user)) {
         gw_check_add(answer->checks, id, "error",

@@ -288,10 +288,12 @@ typedef struct GwTarget {
         guint timer;
         bool streams;  /* the session carries QEMU's channels */
         bool loaded;   /* what the guest needs to run; its pages may still be on the source */
-        bool whole;    /* all pages are here, by QEMU's last word */
-        bool paused;   /* the post-copy, by QEMU's last word */
+        bool known;    /* QEMU has said how it stands: */
+        bool whole;    /* ... all pages are here */
+        bool paused;   /* ... the post-copy is paused */
         bool recovers; /* QEMU was told to listen anew and has not answered */
         bool asks;     /* QEMU was asked for its status and has not answered */
+        GwSpare *spare;
     } post;
     struct GwRamHash *hash; /* once the source has asked for hashes of the memory */
     bool hash_is_ready;
@@ -313,6 +315,8 @@ bool gw_target_post_listen(GwTarget *target, GwQmp *qmp, GError **error) GW_MUST
 bool gw_target_post_receive(GwTarget *target, GError **error) GW_MUST_USE;
 /* QEMU has entered post-copy: looks until the guest could run. */
 void gw_target_post_await_load(GwTarget *target);
+/* ACCEPTED, perhaps of a daemon before this one: what it takes to recover is got ready again. */
+void gw_target_post_accept(GwTarget *target);
 /* The guest was started: GUEST_FETCHING, or GUEST_RUNNING if all pages are here. */
 void gw_target_post_started(GwTarget *target);
 /* FETCHING. */

@@ -334,13 +334,15 @@ prepare(GwTarget *target)
         return;
     }
     target->started_us = gw_now_us();
+    g_autoptr(json_t) run = json_deep_copy(json_object_get(target->prepare, "run"));
+
+    gw_json_set_bool(run, "spare_monitor", gw_move_may_post(move));
     /* With post-copy the guest may write to its disks while the stream still comes. */
     if (!gw_move_may_post(move)) {
         look_at_offers(target, definition);
     }
     move->calls++;
-    gw_vms_prepare_incoming(move->moves->options.vms, definition,
-                            json_object_get(target->prepare, "run"), move->id, on_vm_prepared,
+    gw_vms_prepare_incoming(move->moves->options.vms, definition, run, move->id, on_vm_prepared,
                             move);
 }
 
@@ -664,8 +666,10 @@ start_guest(GwTarget *target)
         target->first_start = target->never_started;
         target->never_started = false;
         gw_qmp_forget(qmp, target);
+        target->post.recovers = target->post.asks = false;
         gw_qmp_call(qmp, "cont", NULL, on_start_reply, target);
     }
+    gw_target_post_accept(target);
 }
 
 /* The guest runs here, and nothing of it is on its way any more. */

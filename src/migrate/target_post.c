@@ -11,7 +11,9 @@
  * While the post-copy is paused QEMU's main loop may stand still: a vCPU that waits for a page may
  * hold the lock that it needs. Then no command is answered but those out of band. So what QEMU does
  * is taken from its events, which come from the threads that it happens in; "query-migrate" is only
- * for events that were lost with a monitor, and no more than one of it waits.
+ * for events that were lost with a monitor, and no more than one of it waits. A monitor that is
+ * opened meanwhile, after a restart of the daemon, does not get ready: then there is the spare one.
+ * Where nothing is known recovery is tried: a QEMU that has not paused the post-copy refuses it.
  *
  * Main context. Owns a timer of the move. Fails by events to the mover.
  */
@@ -73,7 +75,10 @@ gw_target_post_listen(GwTarget *target, GwQmp *qmp, GError **error)
 {
     g_autofree char *uri = next_uri(target, error);
 
-    if (!uri) {
+    if (uri) {
+        target->post.spare = gw_vm_open_spare(gw_move_vm(target->move), true, error);
+    }
+    if (!target->post.spare) {
         return false;
     }
     gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), on_listening, target);
@@ -176,7 +181,8 @@ begin_anew(GwTarget *target, const char *why)
 static bool
 may_recover(const GwTarget *target)
 {
-    return target->move->state == GW_MOVE_ACCEPTED || target->move->state == GW_MOVE_FETCHING;
+    return gw_move_may_post(target->move) &&
+           (target->move->state == GW_MOVE_ACCEPTED || target->move->state == GW_MOVE_FETCHING);
 }
 
 static void
@@ -193,6 +199,8 @@ on_recovering(json_t *answer, const GError *error, void *data)
         begin_anew(target, error->message);
         return;
     }
+    /* Until it says more. */
+    target->post.paused = target->post.known = false;
     target->stream_fd = gw_post_connect(target->move, target->post.path, &failure);
     if (target->stream_fd < 0 || !gw_target_post_receive(target, &failure)) {
         begin_anew(target, failure->message);
@@ -201,21 +209,26 @@ on_recovering(json_t *answer, const GError *error, void *data)
     gw_move_send(target->move, target->lane, "resume", NULL);
 }
 
+/* @qmp: NULL if it is not ready. */
 static void
-recover(GwTarget *target)
+recover(GwTarget *target, GwQmp *qmp)
 {
-    GwQmp *qmp = qmp_of(target);
     g_autoptr(GError) error = NULL;
-    g_autofree char *uri = next_uri(target, &error);
+    g_autofree char *uri = qmp || target->post.spare ? next_uri(target, &error) : NULL;
 
-    if (!uri) {
+    if (error) {
         begin_anew(target, error->message);
+    }
+    if (!uri) {
         return;
     }
+    json_t *arguments = json_pack("{s:s}", "uri", uri);
+
+    target->post.recovers = true;
     if (qmp) {
-        target->post.recovers = true;
-        gw_qmp_call_oob(qmp, "migrate-recover", json_pack("{s:s}", "uri", uri), on_recovering,
-                        target);
+        gw_qmp_call_oob(qmp, "migrate-recover", arguments, on_recovering, target);
+    } else {
+        gw_spare_call(target->post.spare, "migrate-recover", arguments, on_recovering, target);
     }
 }
 
@@ -223,19 +236,41 @@ recover(GwTarget *target)
 void
 gw_target_post_consider(GwTarget *target)
 {
-    if (!may_recover(target) || !target->post.paused || !target->lane || target->post.recovers) {
+    GwQmp *qmp = qmp_of(target);
+    bool known = target->post.known && qmp;
+
+    if (!may_recover(target) || !target->lane || target->post.recovers) {
         return;
     }
-    if (target->post.streams) {
+    if (target->post.streams && target->post.paused) {
         begin_anew(target, "QEMU lost the old one");
-    } else {
-        recover(target);
+    } else if (!target->post.streams && (target->post.paused || !known)) {
+        recover(target, qmp);
     }
+}
+
+void
+gw_target_post_accept(GwTarget *target)
+{
+    GwLogFields fields = gw_move_log_fields(target->move);
+    g_autoptr(GError) error = NULL;
+
+    if (!gw_move_may_post(target->move)) {
+        return;
+    }
+    if (!target->post.spare) {
+        target->post.spare = gw_vm_open_spare(gw_move_vm(target->move), false, &error);
+    }
+    if (!target->post.spare) {
+        gw_warn(&fields, "a post-copy that stands still cannot be recovered: %s", error->message);
+    }
+    gw_target_post_consider(target);
 }
 
 void
 gw_target_post_look(GwTarget *target, const char *status)
 {
+    target->post.known = true;
     target->post.whole = strcmp(status, "completed") == 0;
     target->post.paused = strcmp(status, "postcopy-paused") == 0;
     if (target->post.whole && target->move->state == GW_MOVE_FETCHING) {
@@ -267,6 +302,9 @@ on_fetch_poll(gpointer data)
     if (qmp && !target->post.asks) {
         target->post.asks = true;
         gw_qmp_call(qmp, "query-migrate", NULL, on_fetch_status, target);
+    } else {
+        target->post.known = false; /* it does not answer */
+        gw_target_post_consider(target);
     }
     return G_SOURCE_CONTINUE;
 }
@@ -285,4 +323,5 @@ gw_target_post_leave(GwTarget *target)
 {
     g_clear_handle_id(&target->post.timer, g_source_remove);
     g_clear_pointer(&target->post.path, g_free);
+    g_clear_pointer(&target->post.spare, gw_spare_free);
 }

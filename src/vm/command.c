@@ -18,6 +18,8 @@
 
 #define CONSOLE_LOG_SET   1
 #define FIRMWARE_VARS_SET 2
+#define SPARE_IN_SET      3
+#define SPARE_OUT_SET     4
 
 #define TOKEN_FORMAT ",opaque=godwit-%s"
 
@@ -166,6 +168,23 @@ put_monitor(Builder *builder)
     put_format(builder, "-chardev", "socket,id=monitor,fd=%d,server=on,wait=off",
                builder->plan->qmp_fd);
     put(builder, "-mon", "chardev=monitor,mode=control");
+}
+
+/* "append": QEMU would truncate a pipe otherwise, which cannot be. */
+static void
+put_spare_monitor(Builder *builder)
+{
+    const GwCommandPlan *plan = builder->plan;
+
+    if (plan->spare_in_fd < 0) {
+        return;
+    }
+    put_format(builder, "-add-fd", "fd=%d,set=%d", plan->spare_in_fd, SPARE_IN_SET);
+    put_format(builder, "-add-fd", "fd=%d,set=%d", plan->spare_out_fd, SPARE_OUT_SET);
+    put_format(builder, "-chardev",
+               "file,id=spare,path=/dev/fdset/%d,input-path=/dev/fdset/%d,append=on", SPARE_OUT_SET,
+               SPARE_IN_SET);
+    put(builder, "-mon", "chardev=spare,mode=control");
 }
 
 /* Port 0 is the console: what it writes is kept in a file, too. The file's descriptor carries the
@@ -371,6 +390,7 @@ gw_command_build(const GwDefinition *definition, const GwCommandPlan *plan)
     put(&builder, plan->qemu_binary, NULL);
     put_machine(&builder);
     put_monitor(&builder);
+    put_spare_monitor(&builder);
     put_serial_ports(&builder);
     put_firmware(&builder);
     put_common_devices(&builder);

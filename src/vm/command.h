@@ -21,6 +21,8 @@ typedef struct GwCommandPlan {
     const char *token;   /* tells this one run from every other */
     bool incoming;
     int qmp_fd;
+    int spare_in_fd; /* both or none: for the spare monitor */
+    int spare_out_fd;
     int serial_fds[GW_MAX_SERIAL_PORTS];
     int console_log_fd;
     int tap_fds[GW_MAX_NICS];

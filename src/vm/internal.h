@@ -46,6 +46,7 @@ struct GwVm {
 
     GwPhase phase;
     bool incoming;      /* not ours yet */
+    bool spare;         /* QEMU is started with a spare monitor */
     bool guest_running; /* as QEMU said last */
     char *held_by;
     char *stop_reason;

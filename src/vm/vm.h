@@ -21,6 +21,7 @@
 #include "qemu/launch.h"
 #include "qemu/probe.h"
 #include "qemu/qmp.h"
+#include "qemu/spare.h"
 #include "store/store.h"
 #include "vm/definition.h"
 
@@ -132,10 +133,14 @@ void gw_vms_stop(GwVms *vms, GwVm *vm, bool force, int64_t timeout_ms, GwVmsDone
 /*
  * Target: makes a VM in state INCOMING from the source's definition text and run info (machine,
  * cpu, accel), with QEMU started with -incoming defer and -S. Its record says "incoming": after a
- * crash it is killed, never resumed, unless the move's own record says otherwise.
+ * crash it is killed, never resumed, unless the move's own record says otherwise. @run_info's
+ * "spare_monitor": with that, too, which is none of the source's business.
  */
 void gw_vms_prepare_incoming(GwVms *vms, GwDefinition *definition, const json_t *run_info,
                              const char *move_id, GwVmsDoneFn callback, void *data);
+
+/* The spare monitor (qemu/spare.h) of a QEMU that was started with one. Transfer full. */
+GwSpare *gw_vm_open_spare(GwVm *vm, bool fresh, GError **error) GW_MUST_USE;
 
 /*
  * Appends to @txn what makes an incoming VM ours with this generation (definition, owner, run

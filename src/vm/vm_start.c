@@ -30,8 +30,9 @@
 #include <sys/stat.h>
 
 #define START_TIMEOUT_S  60
+#define SPARE_FILE       "spare"
 #define FIRST_HANDED_FD  10
-#define MAX_HANDED_FDS   (4u + GW_MAX_SERIAL_PORTS + GW_MAX_NICS)
+#define MAX_HANDED_FDS   (7u + GW_MAX_SERIAL_PORTS + GW_MAX_NICS)
 #define LISTEN_MODE      0600
 #define PRIVATE_DIR_MODE 0700
 
@@ -218,6 +219,36 @@ hand_listener(const GwVm *vm, Handed *handed, const char *file, GError **error)
 }
 
 static bool
+hand_spare(const GwVm *vm, Handed *handed, GwCommandPlan *plan, GError **error)
+{
+    g_autofree char *path = gw_vm_socket_path(vm, SPARE_FILE);
+    g_auto(GwSpareEnds) ends = {GW_FD_NONE, GW_FD_NONE, GW_FD_NONE};
+
+    if (!vm->spare) {
+        return true;
+    }
+    if (!gw_spare_make(path, &ends, error)) {
+        return false;
+    }
+    plan->spare_in_fd = hand(handed, g_steal_fd(&ends.input));
+    plan->spare_out_fd = hand(handed, g_steal_fd(&ends.output));
+    (void)hand(handed, g_steal_fd(&ends.keeper));
+    return true;
+}
+
+GwSpare *
+gw_vm_open_spare(GwVm *vm, bool fresh, GError **error)
+{
+    g_autofree char *path = gw_vm_socket_path(vm, SPARE_FILE);
+    GwSpare *spare = gw_spare_open(path, fresh, error);
+
+    if (!spare) {
+        g_prefix_error(error, "VM %s: its QEMU's spare monitor: ", vm->name);
+    }
+    return spare;
+}
+
+static bool
 hand_serial_ports(const GwVm *vm, Handed *handed, GwCommandPlan *plan, GError **error)
 {
     g_autofree char *log = gw_vm_console_log_path(vm);
@@ -312,6 +343,8 @@ run_qemu(GwVm *vm, GError **error)
         .balloon = vm->run->balloon,
         .token = vm->run->token,
         .incoming = vm->incoming,
+        .spare_in_fd = GW_FD_NONE,
+        .spare_out_fd = GW_FD_NONE,
         .firmware_vars_fd = GW_FD_NONE,
     };
 
@@ -320,8 +353,9 @@ run_qemu(GwVm *vm, GError **error)
         return false;
     }
     plan.qmp_fd = hand_listener(vm, &handed, "qmp.sock", error);
-    if (plan.qmp_fd < 0 || !hand_serial_ports(vm, &handed, &plan, error) ||
-        !hand_taps(vm, &handed, &plan, error) || !hand_firmware(vm, &handed, &plan, error)) {
+    if (plan.qmp_fd < 0 || !hand_spare(vm, &handed, &plan, error) ||
+        !hand_serial_ports(vm, &handed, &plan, error) || !hand_taps(vm, &handed, &plan, error) ||
+        !hand_firmware(vm, &handed, &plan, error)) {
         return false;
     }
     find_block_devices(vm->definition, &plan);
@@ -390,6 +424,7 @@ gw_vm_launch(GwVm *vm, const json_t *info, GError **error)
     gw_store_txn_put_text(txn, key, text);
 
     vm->lock = g_steal_fd(&lock);
+    vm->spare = gw_json_bool(info, "spare_monitor", false);
     gw_vm_set_run(vm, g_steal_pointer(&run));
     gw_vm_set_stop_reason(vm, NULL);
     g_clear_pointer(&vm->shutdown_cause, g_free);

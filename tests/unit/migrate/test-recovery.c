@@ -8,7 +8,11 @@
 #include "base/fd.h"
 #include "support.h"
 
+#include <fcntl.h>
+#include <glib/gstdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
 #define WEB "[vm]\nname = web\nmemory = 64 MiB\n"
 
@@ -288,7 +292,7 @@ test_taken_back(void)
 /* --- the target's states ---------------------------------------------------------------------- */
 
 static void
-come_in(Rig *rig, const char *move_id)
+come_in(Rig *rig, const char *move_id, bool spare)
 {
     const json_t *q35 = json_object_get(host_caps()->machines, "q35");
     g_autoptr(json_t) info =
@@ -296,6 +300,7 @@ come_in(Rig *rig, const char *move_id)
                   gw_json_str(q35, "alias_of", "q35"), "cpu", "max", "qemu_version", "10.0.0");
     g_auto(Outcome) outcome = {0};
 
+    gw_json_set_bool(info, "spare_monitor", spare);
     gw_vms_prepare_incoming(rig->host->vms, definition_of(WEB), info, move_id, on_outcome,
                             &outcome);
     wait_outcome(&outcome);
@@ -311,7 +316,7 @@ test_coming_in(void)
         g_auto(Rig) rig;
         rig_init(&rig);
         put_move(&rig, "m-1", "target", states[i], 1);
-        come_in(&rig, "m-1");
+        come_in(&rig, "m-1", false);
         pid_t pid = vm_pid(web_of(&rig));
         restart(&rig);
         WAIT_FOR(state_of(&rig, "m-1") == GW_MOVE_REFUSED && !web_of(&rig));
@@ -320,6 +325,90 @@ test_coming_in(void)
         g_autofree char *records = host_record(rig.host, "vm/");
         g_assert_null(records);
     }
+}
+
+static gboolean
+on_tick(gpointer data)
+{
+    return G_SOURCE_CONTINUE;
+}
+
+/* The main loop of the QEMU of that pid waits for somebody to read a pipe. */
+static bool
+stands_still(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/syscall", (int)pid);
+    g_autofree char *text = gw_file_read(path, 4096, NULL, NULL);
+    g_autofree char *open_call = g_strdup_printf("%d ", SYS_openat);
+
+    return text && g_str_has_prefix(text, open_call);
+}
+
+static void
+on_last_reply(json_t *answer, const GError *error, void *data)
+{
+    /* The daemon that asked is gone by then. */
+}
+
+static void
+on_answer(json_t *answer, const GError *error, void *data)
+{
+    *(char **)data = error ? g_strdup(error->message) : gw_json_text(answer);
+}
+
+static void
+expect_spare(GwSpare *spare, const char *command, json_t *arguments, const char *expected)
+{
+    g_autofree char *answer = NULL;
+
+    gw_spare_call(spare, command, arguments, on_answer, &answer);
+    WAIT_FOR(answer);
+    g_assert_nonnull(strstr(answer, expected));
+}
+
+#define YANKS "[{\"type\":\"chardev\""
+#define NOT_PAUSED                                                                                 \
+    "QEMU refused 'migrate-recover': Migrate recover can only be run when postcopy is paused."
+
+/* While the main loop stands still: out of band, and after a restart over the spare monitor. */
+static void
+test_main_loop_stands_still(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autofree char *pipe_path = g_build_filename(rig.host->run_dir, "pipe", NULL);
+    g_autofree char *answer = NULL;
+
+    g_assert_cmpint(g_chmod(rig.host->run_dir, 0711), ==, 0);
+    g_assert_cmpint(mkfifo(pipe_path, 0600), ==, 0);
+    g_assert_cmpint(g_chmod(pipe_path, 0666), ==, 0);
+    come_in(&rig, "m-1", true);
+    pid_t pid = vm_pid(web_of(&rig));
+    g_autoptr(GwSpare) spare = gw_vm_open_spare(web_of(&rig), true, NULL);
+    g_assert_nonnull(spare);
+    expect_spare(spare, "query-yank", NULL, YANKS);
+    g_clear_pointer(&spare, gw_spare_free);
+    gw_qmp_call(gw_vm_qmp(web_of(&rig)), "pmemsave",
+                json_pack("{s:i, s:i, s:s}", "val", 0, "size", 4096, "filename", pipe_path),
+                on_last_reply, NULL);
+    guint tick = g_timeout_add(5, on_tick, NULL);
+    WAIT_FOR(stands_still(pid));
+    gw_qmp_call_oob(gw_vm_qmp(web_of(&rig)), "query-yank", NULL, on_answer, &answer);
+    WAIT_FOR(answer);
+    g_assert_nonnull(strstr(answer, YANKS));
+
+    host_stop_daemon(rig.host);
+    host_start_daemon(rig.host);
+    g_assert_true(stands_still(pid));
+    g_assert_null(gw_vm_qmp(web_of(&rig)));
+    spare = gw_vm_open_spare(web_of(&rig), false, NULL);
+    g_assert_nonnull(spare);
+    expect_spare(spare, "query-yank", NULL, YANKS);
+    expect_spare(spare, "migrate-recover", json_pack("{s:s}", "uri", "unix:/x"), NOT_PAUSED);
+
+    g_auto(GwFd) reader = open(pipe_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    WAIT_FOR(gw_vm_qmp(web_of(&rig)));
+    g_source_remove(tick);
 }
 
 static void
@@ -438,7 +527,7 @@ test_incoming_left_overs(void)
     for (unsigned i = 0; i < G_N_ELEMENTS(holders); i++) {
         g_auto(Rig) rig;
         rig_init(&rig);
-        come_in(&rig, holders[i]);
+        come_in(&rig, holders[i], false);
         put_move(&rig, "m-1", "target", GW_MOVE_REFUSED, 1);
         restart(&rig);
         WAIT_FOR(!web_of(&rig));
@@ -525,6 +614,7 @@ main(int argc, char **argv)
     g_test_add_func("/recovery/handed-over", test_handed_over);
     g_test_add_func("/recovery/taken-back", test_taken_back);
     g_test_add_func("/recovery/coming-in", test_coming_in);
+    g_test_add_func("/recovery/main-loop-stands-still", test_main_loop_stands_still);
     g_test_add_func("/recovery/accepted", test_accepted);
     g_test_add_func("/recovery/accepted-without-qemu", test_accepted_without_qemu);
     g_test_add_func("/recovery/stale-records", test_stale_records);

@@ -17,6 +17,8 @@ plan_new(void)
         .balloon = "hint",
         .token = TOKEN,
         .qmp_fd = 11,
+        .spare_in_fd = -1,
+        .spare_out_fd = -1,
         .serial_fds = {13, 14, 15, 16},
         .console_log_fd = 12,
         .firmware_vars_fd = -1,
@@ -134,6 +136,8 @@ test_full(void)
     plan.block_device[1] = true;
     plan.firmware_code = "/usr/share/OVMF/OVMF_CODE_4M.fd";
     plan.firmware_vars_fd = 21;
+    plan.spare_in_fd = 22;
+    plan.spare_out_fd = 23;
     g_autofree char *got = build(full, &plan);
     g_assert_cmpstr(
         got, ==,
@@ -155,6 +159,10 @@ test_full(void)
         "-incoming defer\n"
         "-chardev socket,id=monitor,fd=11,server=on,wait=off\n"
         "-mon chardev=monitor,mode=control\n"
+        "-add-fd fd=22,set=3\n"
+        "-add-fd fd=23,set=4\n"
+        "-chardev file,id=spare,path=/dev/fdset/4,input-path=/dev/fdset/3,append=on\n"
+        "-mon chardev=spare,mode=control\n"
         "-add-fd fd=12,set=1,opaque=godwit-" TOKEN "\n"
         "-chardev socket,id=port0,fd=13,server=on,wait=off,logfile=/dev/fdset/1,logappend=on\n"
         "-device {\"driver\":\"isa-serial\",\"id\":\"serial0\",\"chardev\":\"port0\",\"index\":0}\n"
