@@ -407,6 +407,7 @@ test_main_loop_stands_still(void)
     expect_spare(spare, "migrate-recover", json_pack("{s:s}", "uri", "unix:/x"), NOT_PAUSED);
 
     g_auto(GwFd) reader = open(pipe_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    g_assert_cmpint(reader, >=, 0);
     WAIT_FOR(gw_vm_qmp(web_of(&rig)));
     g_source_remove(tick);
 }
