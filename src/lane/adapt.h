@@ -2,10 +2,11 @@
 /*
  * How much work is put into batches: as much as makes the stream pass soonest.
  *
- * Four efforts, from plain bodies to zstd at level 3. Which is right follows from what the stream
+ * Five efforts, from plain bodies to zstd at level 5. Which is right follows from what the stream
  * thread waits for. For the link: more effort makes less to send. For the encoders: they are
  * slower than the link, and less effort is quicker. For QEMU: neither is in the way, and the effort
- * stays. An effort that was too slow is tried again only after a while, each time a longer one.
+ * stays. An effort that was too slow is tried again only after a while, each time a longer one; if
+ * the stream passes more slowly with less of it, it was not too slow.
  *
  * What is beyond zstd at level 1 costs more than it gains unless processors have nothing to do: the
  * guest and its QEMU come first.
@@ -26,15 +27,18 @@ typedef struct GwAdaptSample {
     unsigned n_encoders;
     unsigned idle_percent; /* of this host's processors */
     uint64_t rate_bytes_s; /* of the link, as far as is known */
+    uint64_t taken_bytes;  /* of the stream, in the period */
 } GwAdaptSample;
 
 typedef struct GwAdapt {
     unsigned rung;
     unsigned top; /* the highest rung allowed */
     bool fast_link;
-    unsigned barred;    /* from this rung on, none for the time being */
-    int64_t barred_us;  /* so long yet */
-    int64_t penalty_us; /* and so long the last time */
+    unsigned barred;        /* from this rung on, none for the time being */
+    int64_t barred_us;      /* so long yet */
+    int64_t penalty_us;     /* and so long the last time */
+    uint64_t above_bytes_s; /* how fast the stream passed before the last step down; 0: known */
+    int64_t kept_us;        /* no step down so long yet */
 } GwAdapt;
 
 /* @encodings_off: of GwEncoding. */

@@ -30,9 +30,9 @@
  *     REFERENCE  pages that the target has from elsewhere
  *
  * A batch begins at no page: a JUMP comes before the first. JUMP and SKIP stand before pages only.
- * A batch holds at most GW_BATCH_MAX_PAGES pages. The body is used up exactly. Body and map of a
- * batch are decoded by themselves; SAME and DELTA refer to all of the stream before
- * (page_memory.h).
+ * A batch holds at most GW_BATCH_MAX_PAGES pages. The body is used up exactly. Batches are decoded
+ * in the order of the stream: bodies may refer to those before (codec_zstd_stream.c), SAME and
+ * DELTA refer to all of the stream before (page_memory.h).
  */
 #pragma once
 
@@ -132,7 +132,8 @@ typedef struct GwBatchEffort {
     GwRefSource *visit;   /* the same, for the VM's earlier visit */
 } GwBatchEffort;
 
-GwBatchEncoder *gw_batch_encoder_new(void);
+/* @number: below GW_CODEC_MAX_STREAMS, another one for each encoder of a stream. */
+GwBatchEncoder *gw_batch_encoder_new(unsigned number);
 void gw_batch_encoder_free(GwBatchEncoder *encoder);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwBatchEncoder, gw_batch_encoder_free)
 

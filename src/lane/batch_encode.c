@@ -2,10 +2,10 @@
 /*
  * Encoding of batches: references, deltas where they pay, the map, the codec over the body.
  *
- * Owns the codecs' and the deltas' contexts, about 2 MiB. One thread; as many encoders as there are
+ * Owns the codecs' and the deltas' contexts, about 7 MiB. One thread; as many encoders as there are
  * threads. What an encoder decides (which pages become deltas, which codec) depends on nothing that
- * other batches need, so batches may be encoded in any order. Cannot fail but by running out of
- * memory.
+ * other encoders do, so each may go ahead with whatever batch it has; the batches of one encoder
+ * are decoded in the order in which it encoded them. Cannot fail but by running out of memory.
  */
 #include "lane/batch.h"
 #include "lane/page_delta.h"
@@ -19,6 +19,7 @@
 #define MEAN_BATCHES 8u
 
 struct GwBatchEncoder {
+    unsigned number;
     void *codec_states[GW_CODEC_N_IDS];
     bool codec_ready[GW_CODEC_N_IDS];
     GwDeltaEncoder *deltas;
@@ -40,10 +41,11 @@ struct GwBatchEncoder {
 };
 
 GwBatchEncoder *
-gw_batch_encoder_new(void)
+gw_batch_encoder_new(unsigned number)
 {
     GwBatchEncoder *encoder = g_new0(GwBatchEncoder, 1);
 
+    encoder->number = number;
     encoder->deltas = gw_delta_encoder_new();
     encoder->map = g_byte_array_sized_new(GW_BATCH_MAX_MAP_BYTES);
     return encoder;
@@ -274,7 +276,7 @@ encode_body(GwBatchEncoder *encoder, GwFrame **frame, GwFramePool *pool, GwCodec
         return encoder->body_bytes;
     }
     if (!encoder->codec_ready[codec->id]) {
-        encoder->codec_states[codec->id] = codec->encoder_new();
+        encoder->codec_states[codec->id] = codec->encoder_new(encoder->number);
         encoder->codec_ready[codec->id] = true;
     }
     if (codec->set_level) {

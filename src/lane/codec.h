@@ -16,13 +16,18 @@
 typedef enum GwCodecId {
     GW_CODEC_PLAIN = 0,
     GW_CODEC_ZSTD = 1,
+    GW_CODEC_ZSTD_STREAM = 2, /* to be decoded in the order of encoding: codec_zstd_stream.c */
     GW_CODEC_N_IDS,
 } GwCodecId;
+
+/* Encoders whose bodies one decoder may get. */
+#define GW_CODEC_MAX_STREAMS 8u
 
 typedef struct GwCodec {
     GwCodecId id;
     const char *name;
-    void *(*encoder_new)(void);
+    /* @number: below GW_CODEC_MAX_STREAMS, another one for each encoder of the same decoder. */
+    void *(*encoder_new)(unsigned number);
     void (*encoder_free)(void *encoder);
     void *(*decoder_new)(void);
     void (*decoder_free)(void *decoder);
@@ -38,6 +43,7 @@ typedef struct GwCodec {
 
 extern const GwCodec gw_codec_plain;
 extern const GwCodec gw_codec_zstd;
+extern const GwCodec gw_codec_zstd_stream;
 
 /* NULL for an unknown id. */
 const GwCodec *gw_codec_find(unsigned id);

@@ -8,7 +8,13 @@
 #include "lane/codec.h"
 
 static void *
-plain_new(void)
+plain_encoder_new(unsigned number)
+{
+    return NULL;
+}
+
+static void *
+plain_decoder_new(void)
 {
     return NULL;
 }
@@ -33,9 +39,9 @@ plain_decode(void *decoder, const uint8_t *in, size_t in_len, uint8_t *out, size
 const GwCodec gw_codec_plain = {
     .id = GW_CODEC_PLAIN,
     .name = "plain",
-    .encoder_new = plain_new,
+    .encoder_new = plain_encoder_new,
     .encoder_free = plain_free,
-    .decoder_new = plain_new,
+    .decoder_new = plain_decoder_new,
     .decoder_free = plain_free,
     .encode = plain_encode,
     .decode = plain_decode,

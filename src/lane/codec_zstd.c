@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Zstandard, at level 1 unless told otherwise, one frame per batch body.
+ * Zstandard, at level 1 unless told otherwise, one frame per body: it stands for itself.
  *
  * A state is one zstd context, owned by one worker thread and reused. Memory: about 1 MiB for the
  * encoder at 256 KiB bodies, 100 KiB for the decoder, which decodes straight into the caller's
@@ -14,7 +14,7 @@
 #define DEFAULT_LEVEL 1
 
 static void *
-zstd_encoder_new(void)
+zstd_encoder_new(unsigned number)
 {
     ZSTD_CCtx *context = ZSTD_createCCtx();
 

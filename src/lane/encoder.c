@@ -17,7 +17,7 @@
 #include <time.h>
 
 #define BATCHES_PER_WORKER 2u
-#define WORKER_BYTES       (2u * 1024u * 1024u)
+#define WORKER_BYTES       (7u * 1024u * 1024u)
 
 typedef struct Job {
     GwBatch *batch; /* NULL: `frame` is ready */
@@ -40,6 +40,7 @@ struct GwEncoder {
     GQueue jobs;            /* of Job: not pushed yet, in order */
     GQueue batches;         /* of GwBatch: empty */
     unsigned n_batches;     /* made */
+    unsigned n_started;     /* workers */
     bool pushing;
     bool stopping;
     GwEncoderFigures figures;
@@ -129,10 +130,10 @@ static void *
 run_worker(void *data)
 {
     GwEncoder *encoder = data;
-    g_autoptr(GwBatchEncoder) codec = gw_batch_encoder_new();
     uint64_t cpu_us = 0;
 
     pthread_mutex_lock(&encoder->lock);
+    g_autoptr(GwBatchEncoder) codec = gw_batch_encoder_new(encoder->n_started++);
     for (;;) {
         Job *job = next_job(encoder);
 

@@ -6,7 +6,7 @@
  * has finished the oldest one pushes it and what is ready behind it. So a batch leaves as soon as
  * it and those before it are encoded; nothing waits for more to come.
  *
- * Memory: a worker has 2 MiB; batches under way are bounded: two for each worker and one that is
+ * Memory: a worker has 7 MiB; batches under way are bounded: two for each worker and one that is
  * being filled, each of 320 to 576 KiB.
  */
 #pragma once
@@ -15,7 +15,7 @@
 #include "lane/outbox.h"
 #include "lane/ref_keep.h"
 
-#define GW_ENCODER_MAX_WORKERS 8u
+#define GW_ENCODER_MAX_WORKERS GW_CODEC_MAX_STREAMS
 
 typedef struct GwEncoder GwEncoder;
 

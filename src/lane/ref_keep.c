@@ -49,7 +49,7 @@ gw_ref_keep_new(GwRefSource *source, GwRefKeepWake wake, void *data)
     keep->wake = wake;
     keep->wake_data = data;
     keep->by_sequence = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, kept_free);
-    keep->encoder = gw_codec_zstd.encoder_new();
+    keep->encoder = gw_codec_zstd.encoder_new(0);
     pthread_mutex_init(&keep->lock, NULL);
     pthread_cond_init(&keep->room, NULL);
     g_queue_init(&keep->order);

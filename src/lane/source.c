@@ -53,6 +53,7 @@ typedef struct GwSource {
     int64_t waited_link_us;        /* in it */
     GwEncoderFigures encoder_then; /* at its beginning */
     GwProcessorTimes times_then;
+    uint64_t stream_bytes_then;
 } GwSource;
 
 static void
@@ -139,6 +140,7 @@ adapt(GwSource *source)
     gw_encoder_figures(source->encoder, &encoder);
     gw_outbox_figures(source->lane->outbox, now_us, &outbox);
     (void)gw_processor_times(&times);
+    uint64_t stream_bytes = gw_page_source_stream_bytes(source->pages);
     GwAdaptSample sample = {
         .period_us = now_us - source->sampled_us,
         .waited_link_us = source->waited_link_us,
@@ -147,6 +149,7 @@ adapt(GwSource *source)
         .n_encoders = encoder.n_workers,
         .idle_percent = gw_processor_idle_percent(&source->times_then, &times),
         .rate_bytes_s = outbox.rate_bytes_s,
+        .taken_bytes = stream_bytes - source->stream_bytes_then,
     };
 
     gw_adapt_sample(&source->adapt, &sample);
@@ -154,6 +157,7 @@ adapt(GwSource *source)
     source->waited_link_us = 0;
     source->encoder_then = encoder;
     source->times_then = times;
+    source->stream_bytes_then = stream_bytes;
 }
 
 /*

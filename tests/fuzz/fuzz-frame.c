@@ -213,7 +213,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         .pool = gw_frame_pool_new(),
         .decoder = gw_batch_decoder_new(),
         .again = gw_batch_decoder_new(),
-        .encoder = gw_batch_encoder_new(),
+        .encoder = gw_batch_encoder_new(0),
         .pages = gw_page_target_new(
             &(GwPageTargetCaps){.table_bytes = 8u << 20, .copy_bytes = 16 * GW_PAGE_BYTES}),
         .out = g_byte_array_new(),

@@ -26,8 +26,11 @@ cost_of(const GwBatchEffort *effort, double *cpu_us, double *bytes)
         *bytes = 4100;
         return;
     }
-    *cpu_us = effort->level >= 3 ? 13.4 : effort->level >= 1 ? 8.1 : 5.8;
-    *bytes = effort->level >= 3 ? 1430 : effort->level >= 1 ? 1490 : 1880;
+    *cpu_us = effort->level >= 5 ? 25.7 : effort->level >= 3 ? 13 : effort->level >= 1 ? 7.5 : 5.1;
+    *bytes = effort->level >= 5   ? 1690
+             : effort->level >= 3 ? 1740
+             : effort->level >= 1 ? 1930
+                                  : 2520;
 }
 
 /* Pages per second in this period. */
@@ -52,6 +55,7 @@ run_period(Model *model)
         .n_encoders = model->n_encoders,
         .idle_percent = used >= 1 ? 0 : (unsigned)(100 * (1 - used)),
         .rate_bytes_s = (uint64_t)(pages * bytes),
+        .taken_bytes = (uint64_t)(pages * 4104 / PERIODS_PER_S),
     };
 
     gw_adapt_sample(&model->adapt, &sample);
@@ -105,7 +109,7 @@ test_slow_link(void)
 
     model_init(&model, 12.5e6, 0.2, 0);
     run(&model, 4);
-    expect(&model, GW_CODEC_ZSTD, 3);
+    expect(&model, GW_CODEC_ZSTD_STREAM, 5);
     g_assert_true(gw_adapt_effort(&model.adapt).zstd_deltas);
     run(&model, 60);
     g_assert_cmpuint(model.n_changes, ==, 0);
@@ -119,16 +123,16 @@ test_slow_link_busy_host(void)
 
     model_init(&model, 12.5e6, 0.95, 0);
     run(&model, 60);
-    expect(&model, GW_CODEC_ZSTD, 1);
+    expect(&model, GW_CODEC_ZSTD_STREAM, 1);
     g_assert_cmpuint(model.n_changes, ==, 0);
 
     /* It was idle, and becomes busy. */
     model_init(&model, 12.5e6, 0.1, 0);
     run(&model, 4);
-    expect(&model, GW_CODEC_ZSTD, 3);
+    expect(&model, GW_CODEC_ZSTD_STREAM, 5);
     model.busy = 0.94;
     run(&model, 4);
-    expect(&model, GW_CODEC_ZSTD, 1);
+    expect(&model, GW_CODEC_ZSTD_STREAM, 1);
 }
 
 /* Faster than any codec: plain, and hardly a try at anything else. */
@@ -154,9 +158,10 @@ test_never_far_from_the_best(void)
     static const double links[] = {1e6, 12.5e6, 125e6, 312e6, 625e6, 1250e6, 3e9, 5e9};
     static const GwBatchEffort fixed[] = {
         {.codec = &gw_codec_plain},
-        {.codec = &gw_codec_zstd, .level = -7},
-        {.codec = &gw_codec_zstd, .level = 1},
-        {.codec = &gw_codec_zstd, .level = 3},
+        {.codec = &gw_codec_zstd_stream, .level = -7},
+        {.codec = &gw_codec_zstd_stream, .level = 1},
+        {.codec = &gw_codec_zstd_stream, .level = 3},
+        {.codec = &gw_codec_zstd_stream, .level = 5},
     };
 
     for (unsigned n_encoders = 1; n_encoders <= 4; n_encoders *= 2) {
@@ -193,7 +198,7 @@ test_link_changes(void)
     expect(&model, GW_CODEC_PLAIN, 0);
     model.link_bytes_s = 12.5e6;
     run(&model, 35);
-    expect(&model, GW_CODEC_ZSTD, 3);
+    expect(&model, GW_CODEC_ZSTD_STREAM, 5);
     model.link_bytes_s = 10e9;
     run(&model, 2);
     expect(&model, GW_CODEC_PLAIN, 0);

@@ -89,9 +89,9 @@ rig_init(Rig *rig, const GwCodec *codec)
 {
     memset(rig, 0, sizeof(*rig));
     rig->pool = gw_frame_pool_new();
-    rig->effort = (GwBatchEffort){.codec = codec, .zstd_deltas = codec == &gw_codec_zstd};
+    rig->effort = (GwBatchEffort){.codec = codec, .zstd_deltas = codec != &gw_codec_plain};
     rig->batch = gw_batch_new(rig->pool);
-    rig->encoder = gw_batch_encoder_new();
+    rig->encoder = gw_batch_encoder_new(0);
     rig->decoder = gw_batch_decoder_new();
     rig->in.bytes = g_byte_array_new();
     rig->out.bytes = g_byte_array_new();
@@ -585,6 +585,8 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_data_func("/batch/random-items/plain", &gw_codec_plain, test_random_items);
     g_test_add_data_func("/batch/random-items/zstd", &gw_codec_zstd, test_random_items);
+    g_test_add_data_func("/batch/random-items/zstd-stream", &gw_codec_zstd_stream,
+                         test_random_items);
     g_test_add_func("/batch/scattered-pages", test_scattered_pages);
     g_test_add_func("/batch/zero-pages-cost-nothing", test_zero_pages_cost_nothing);
     g_test_add_func("/batch/incompressible-goes-plain", test_incompressible_goes_plain);

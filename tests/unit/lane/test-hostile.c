@@ -133,7 +133,7 @@ static void
 send_batch(RawPeer *peer, GwBatch *batch)
 {
     static const GwBatchEffort plain = {.codec = &gw_codec_plain};
-    g_autoptr(GwBatchEncoder) encoder = gw_batch_encoder_new();
+    g_autoptr(GwBatchEncoder) encoder = gw_batch_encoder_new(0);
     g_autoptr(GwFrame) frame = gw_batch_encode(encoder, batch, &plain);
 
     raw_send_frame(peer, GW_FRAME_RAM, gw_frame_payload(frame), frame->header.payload_bytes);

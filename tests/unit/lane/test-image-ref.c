@@ -77,7 +77,7 @@ rig_init(Rig *rig)
     rig->source = gw_ref_source_new(&options);
     rig->target = gw_ref_target_new();
     rig->codec = &gw_codec_zstd;
-    rig->encoder = rig->codec->encoder_new();
+    rig->encoder = rig->codec->encoder_new(0);
     return true;
 }
 

@@ -36,7 +36,7 @@ rig_init(Rig *rig, unsigned encodings_off)
         .pool = gw_frame_pool_new(),
         .parser = gw_ram_parser_new(),
         .source = gw_page_source_new(encodings_off),
-        .encoder = gw_batch_encoder_new(),
+        .encoder = gw_batch_encoder_new(0),
         .effort = {.codec = zstd ? &gw_codec_zstd : &gw_codec_plain, .zstd_deltas = zstd},
         .decoder = gw_batch_decoder_new(),
         .target = gw_page_target_new(&(GwPageTargetCaps){0}),

@@ -488,7 +488,7 @@ test_rate(void)
         }
         for (unsigned i = first + 1; i <= rig.n_frames; i++) {
             g_autoptr(GError) error = NULL;
-            g_autoptr(GwRefPages) pages = gw_ref_desk_take(rig.desk, i, &error);
+            gw_ref_pages_free(gw_ref_desk_take(rig.desk, i, &error));
 
             g_assert_no_error(error);
             gw_ref_keep_acked(rig.keep, i);

@@ -255,6 +255,7 @@ test_bounds(void)
     g_assert_null(gw_visits_begin(visits, "f", "beta", MOVE, 6 << 20));
     g_autoptr(GwVisitWriter) writer = gw_visits_begin(visits, "f", "beta", MOVE, 4 << 20);
 
+    g_assert_nonnull(writer);
     g_assert_false(is_there(folder, "b@beta@m-2.pages"));
     g_assert_true(is_there(folder, "a@beta@m-1.pages"));
     gw_visits_forget(visits, "d");
