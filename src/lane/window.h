@@ -8,7 +8,7 @@
  * the first time. In flight is what was queued and not received by the peer. Half a product of
  * queue keeps the link busy; a whole one would overflow routers that have room for just that.
  *
- * What the peer has not dealt with may be twice as much: behind a frame that was lost on one
+ * What the peer has not dealt with may be twice as much (GW_WINDOW_MAX_BYTES at most): behind a frame that was lost on one
  * connection the others' frames wait at the peer, and the links need not stand still for that.
  *
  * rate: the highest of about the last second, of averages over two round trips and at least 100 ms.
