@@ -19,8 +19,11 @@ sys.path.insert(0, str(TOP / "tests/scenario"))
 import net  # noqa: E402
 from godwit import Cluster, Vm, keep_logs  # noqa: E402
 
-CAUSES = [("page", "pages with content"), ("zero", "zero pages"), ("opaque", "device state"),
-          ("control", "control"), ("overhead", "framing and TLS")]
+CAUSES = [("page", "pages with content"), ("delta", "changes in pages"),
+          ("same", "unchanged pages"), ("reference", "pages on the disk"), ("zero", "zero pages"),
+          ("opaque", "device state"), ("control", "control"), ("overhead", "framing and TLS")]
+# Where the link is fast and cores are many, auto would show less.
+OPTIONS = ["--transport", "lane"]
 
 
 def size(n_bytes):
@@ -30,9 +33,9 @@ def size(n_bytes):
 def move(cluster, vm, source):
     """One live move with its progress on this terminal; returns the row for the report."""
     target = cluster.other(source)
-    print(f"\n{source.name}# godwit migrate {vm.name} {target.name}", flush=True)
+    print(f"\n{source.name}# godwit migrate {vm.name} {target.name} {' '.join(OPTIONS)}", flush=True)
     n_before = len(vm.observer.switches)
-    done = source.namespace.run(source.command("migrate", vm.name, target.name),
+    done = source.namespace.run(source.command("migrate", vm.name, target.name, *OPTIONS),
                                 capture_output=False, timeout=200)
     if done.returncode == 130:  # Ctrl-C reaches the command as well
         raise KeyboardInterrupt

@@ -4,7 +4,7 @@
  * may. Pure; any thread.
  *
  * Left to itself QEMU takes the rate at which it gets rid of bytes for the link's. Behind it the
- * lane packs them, some to a tenth, and has two bandwidth-delay products of packed ones in flight,
+ * lane packs them, some to a tenth, and has one to two bandwidth-delay products of them in flight,
  * which have to arrive, too, before the guest can start:
  *
  *     downtime = FIXED + rtt / 2 + (in flight + left × packing) / rate

@@ -2,10 +2,12 @@
 /*
  * Keeping the pages of a VM that leaves.
  *
- * The stream's thread copies pages into pieces of PIECE_PAGES; the writer's thread (nice 10) takes
- * the pieces in their order and writes them where they belong. Writer and owner hold a reference
- * each, so that nobody waits for a disk. `lock` guards the queue. Fails by giving the visit up,
- * with a line in the log: the file is removed and what follows is dropped.
+ * The stream's thread copies pages into pieces of PIECE_PAGES; the writer's thread takes the pieces
+ * in their order and writes them where they belong. It gets its share of the processors: behind all
+ * others, on a host with few, it would not follow a stream of references, and nothing would be
+ * kept. Writer and owner hold a reference each, so that nobody waits for a disk. `lock` guards the
+ * queue. Fails by giving the visit up, with a line in the log: the file is removed and what follows
+ * is dropped.
  */
 #include "lane/visit.h"
 
@@ -17,13 +19,10 @@
 #include <glib/gstdio.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PIECE_PAGES 64u
 #define MAX_PIECES  (GW_VISIT_MAX_WAITING / PIECE_PAGES)
-#define NICE        10
 
 typedef struct Piece {
     unsigned n;
@@ -130,7 +129,6 @@ writer_thread(void *data)
     GwVisitWriter *writer = data;
     Piece *piece;
 
-    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
     pthread_mutex_lock(&writer->lock);
     while ((piece = next_piece(writer))) {
         pthread_mutex_unlock(&writer->lock);

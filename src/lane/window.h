@@ -8,8 +8,9 @@
  * the first time. In flight is what was queued and not received by the peer. Half a product of
  * queue keeps the link busy; a whole one would overflow routers that have room for just that.
  *
- * What the peer has not dealt with may be twice as much: behind a frame that was lost on one
- * connection the others' frames wait at the peer, and the links need not stand still for that.
+ * What the peer has not dealt with may be twice as much, to the same maximum: behind a frame that
+ * was lost on one connection the others' frames wait at the peer, and the links need not stand
+ * still for that.
  *
  * rate: the highest of about the last second, of averages over two round trips and at least 100 ms.
  * What is received counts, in whatever order; what is dealt with comes in bursts. Times in which

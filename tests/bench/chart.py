@@ -8,7 +8,7 @@ ROW, BAR = 20, 14           # pixels: a line of the chart, the bar in it
 LABEL, PANEL, GAP = 150, 330, 40
 NATIVE_COLOUR, GODWIT_COLOUR = "#9aa5b1", "#d9822b"
 CAUSE_COLOURS = ["#d9822b", "#3f7cac", "#7a9e7e", "#95658b", "#c9b458", "#5c5c5c", "#b04a5a",
-                 "#6bb0c9"]
+                 "#6bb0c9", "#2d2d6b"]
 
 
 def panels(runs):
@@ -64,7 +64,7 @@ class Drawing:
 def draw_panel(drawing, panel, colours):
     drawing.height += ROW
     drawing.text(10, drawing.height, panel["title"], weight="bold")
-    drawing.text(LABEL, drawing.height, "total time, s")
+    drawing.text(LABEL + PANEL - GAP, drawing.height, "total time, s", "end")
     floor = f" (line: F0, {panel['f0'] / 1e6:.1f} MB)" if panel["f0"] else ""
     drawing.text(LABEL + PANEL + GAP, drawing.height, "on the wire, MB" + floor)
     longest = max(row["total_s"] for row in panel["rows"])

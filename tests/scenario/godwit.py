@@ -348,9 +348,13 @@ class Cluster:
         return self.hosts[1 - self.side(host)]
 
     def migrate(self, vm, source, *options, check=True):
-        """Moves by the command and waits for its end. Returns the move's object."""
+        """Moves by the command and waits for its end. Returns the move's object.
+
+        Over the lane, unless @options say otherwise: auto would choose by this machine's cores.
+        """
         target = self.other(source)
-        done = source.godwit("migrate", vm.name, target.name, "--json", *options, check=False)
+        done = source.godwit("migrate", vm.name, target.name, "--json", "--transport", "lane", *options,
+                             check=False)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         move = lines[-1].get("move", lines[-1]) if lines else {}
         if check:
@@ -361,8 +365,8 @@ class Cluster:
         return {**move, "exit_status": done.returncode, "stderr": done.stderr}
 
     def start_move(self, vm, source, **options):
-        """Begins a move and returns its id at once."""
-        body = {"vm": vm.name, "host": self.other(source).name, **options}
+        """Begins a move, over the lane unless @options say otherwise; returns its id at once."""
+        body = {"vm": vm.name, "host": self.other(source).name, "transport": "lane", **options}
         return source.api("POST", "/migrations", body)["id"]
 
     def wait_move(self, host, move_id, timeout=60):
