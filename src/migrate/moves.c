@@ -325,7 +325,10 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
                     mode);
         return false;
     }
-    /* Until tests have shown that a lost session is recovered while QEMU's main loop stands still.
+    /*
+     * A vCPU that waits for a page may hold QEMU's big lock, and then QEMU hears "migrate-recover"
+     * only out of band, which our monitor does not speak: such a guest would hang after the
+     * session was lost.
      */
     if (strcmp(mode, GW_MODE_PRE_COPY) != 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED,
