@@ -325,16 +325,6 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
                     mode);
         return false;
     }
-    /*
-     * A vCPU that waits for a page may hold QEMU's big lock, and then QEMU hears "migrate-recover"
-     * only out of band, which our monitor does not speak: such a guest would hang after the
-     * session was lost.
-     */
-    if (strcmp(mode, GW_MODE_PRE_COPY) != 0) {
-        g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED,
-                    "mode '%s' is not offered by this version: use " GW_MODE_PRE_COPY, mode);
-        return false;
-    }
     if (strcmp(mode, GW_MODE_PRE_COPY) != 0 && strcmp(transport, "lane") != 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "mode '%s' goes over the lane only: leave out the transport", mode);

@@ -12,8 +12,6 @@ from godwit import Vm, qemu_user
 from guest import wait_for
 from net import Veth, Wanbox
 
-pytestmark = pytest.mark.skip(reason="post-copy is refused until QMP is spoken out of band")
-
 DEVICE = "/dev/userfaultfd"
 SHORT = {"peer": {"session-timeout": "1 min"}}
 
