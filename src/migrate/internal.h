@@ -315,8 +315,8 @@ bool gw_target_post_listen(GwTarget *target, GwQmp *qmp, GError **error) GW_MUST
 bool gw_target_post_receive(GwTarget *target, GError **error) GW_MUST_USE;
 /* QEMU has entered post-copy: looks until the guest could run. */
 void gw_target_post_await_load(GwTarget *target);
-/* ACCEPTED, perhaps of a daemon before this one: what it takes to recover is got ready again. */
-void gw_target_post_accept(GwTarget *target);
+/* ACCEPTED or FETCHING, perhaps of a daemon before this one: gets ready what recovery takes. */
+void gw_target_post_stand_by(GwTarget *target);
 /* The guest was started: GUEST_FETCHING, or GUEST_RUNNING if all pages are here. */
 void gw_target_post_started(GwTarget *target);
 /* FETCHING. */

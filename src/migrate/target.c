@@ -669,7 +669,7 @@ start_guest(GwTarget *target)
         target->post.recovers = target->post.asks = false;
         gw_qmp_call(qmp, "cont", NULL, on_start_reply, target);
     }
-    gw_target_post_accept(target);
+    gw_target_post_stand_by(target);
 }
 
 /* The guest runs here, and nothing of it is on its way any more. */
@@ -749,6 +749,7 @@ fetch(GwTarget *target)
         return;
     }
     observe(target, vm);
+    gw_target_post_stand_by(target);
     gw_target_post_fetch(target);
     answer_source(target);
 }

@@ -250,7 +250,7 @@ gw_target_post_consider(GwTarget *target)
 }
 
 void
-gw_target_post_accept(GwTarget *target)
+gw_target_post_stand_by(GwTarget *target)
 {
     GwLogFields fields = gw_move_log_fields(target->move);
     g_autoptr(GError) error = NULL;
