@@ -119,6 +119,8 @@ void gw_move_fail(GwMove *move, GwMoveEvent event, GwErrorCode code, const char 
 
 bool gw_move_is_final(const GwMove *move);
 GwLogFields gw_move_log_fields(const GwMove *move);
+/* QEMU's event. */
+void gw_move_log_status(const GwMove *move, const char *status);
 
 /* GwVms has reported: one of move->calls less. */
 void gw_move_call_done(GwMove *move);
@@ -304,10 +306,25 @@ typedef struct GwTarget {
 
 /* HANDED_TO_US if all is there that it takes. */
 void gw_target_check_handed(GwTarget *target);
+/* QEMU does: READY, as soon as the disks that the source offers to refer to were looked at. */
+void gw_target_listens(GwTarget *target);
 
 /* The source's session, new or again after the old one died. Lane: transfer full. */
 void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
 void gw_target_set_prepare(GwMove *move, const json_t *message);
+
+/* --- target_qemu.c ---------------------------------------------------------------------------- */
+
+/* PREPARING: has it listen. Ends by gw_target_listens() or READY, or FAILED. */
+void gw_target_qemu_listen(GwTarget *target, GwVm *vm);
+/* Whether it has loaded the stream: told by an event, which a monitor opened anew has lost. */
+void gw_target_qemu_ask_loaded(GwTarget *target);
+/* ACCEPTED. Again: no harm. */
+void gw_target_qemu_start(GwTarget *target);
+/* Its end and its events reach the move from here on. */
+void gw_target_qemu_observe(GwTarget *target, GwVm *vm);
+/* No callback of QEMU, and no timer for it, reaches the move afterwards. */
+void gw_target_qemu_leave(GwTarget *target);
 
 /* --- target_post.c ---------------------------------------------------------------------------- */
 

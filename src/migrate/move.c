@@ -48,6 +48,14 @@ gw_move_log_fields(const GwMove *move)
     };
 }
 
+void
+gw_move_log_status(const GwMove *move, const char *status)
+{
+    GwLogFields fields = gw_move_log_fields(move);
+
+    gw_debug(&fields, "QEMU's migration: %s", status);
+}
+
 bool
 gw_move_is_final(const GwMove *move)
 {

@@ -212,6 +212,7 @@ on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
                      source->move->vm_name,
                      gw_vm_stop_reason(vm) ? gw_vm_stop_reason(vm) : "no reason known");
     } else if (strcmp(event, "MIGRATION") == 0) {
+        gw_move_log_status(source->move, gw_json_str(arguments, "status", ""));
         on_migration_status(source, gw_json_str(arguments, "status", ""));
     }
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The receiving host: answers checks, prepares a QEMU, takes the stream in, and starts the guest
- * once it was given to this host; or refuses, durably.
+ * The receiving host: prepares a QEMU (target_qemu.c), takes the stream in, and has the guest
+ * started once it was given to this host; or refuses, durably.
  *
- * Main context. Owns the session of each incoming move, and "visitors": sessions that belong to no
- * move of ours (checks, questions about moves that this host does not know).
+ * Main context. Owns the session of each incoming move.
  *
  * A peer may speak only of moves that it is the source of. The guest is started only in ACCEPTED.
  */
@@ -14,20 +13,10 @@
 
 #include <string.h>
 
-#define FD_NAME "gwmig"
-
 static GwTarget *
 side_of(GwMove *move)
 {
     return move->side;
-}
-
-static GwQmp *
-qmp_of(GwTarget *target)
-{
-    GwVm *vm = gw_move_vm(target->move);
-
-    return vm ? gw_vm_qmp(vm) : NULL;
 }
 
 /* --- the end of the stream -------------------------------------------------------------------- */
@@ -70,68 +59,7 @@ gw_target_check_handed(GwTarget *target)
     }
 }
 
-static void
-on_migration_status(GwTarget *target, const char *status)
-{
-    gw_target_post_look(target, status);
-    if (strcmp(status, "completed") == 0) {
-        target->loaded = true;
-        gw_target_check_handed(target);
-        gw_target_verify_loaded(target);
-    } else if (strcmp(status, "postcopy-active") == 0) {
-        gw_target_post_await_load(target);
-    } else if (strcmp(status, "failed") == 0) {
-        gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
-                     "VM '%s': QEMU on host '%s' could not load the guest; its log is %s",
-                     target->move->vm_name, target->move->moves->options.host_name,
-                     "shown by 'godwit vm log' there");
-    }
-}
-
-static void
-on_vm_event(GwVm *vm, const char *event, json_t *arguments, void *data)
-{
-    GwTarget *target = data;
-    GwMove *move = target->move;
-
-    if (event) {
-        if (strcmp(event, "MIGRATION") == 0) {
-            on_migration_status(target, gw_json_str(arguments, "status", ""));
-        } else if (strcmp(event, "RESUME") == 0 && move->state == GW_MOVE_ACCEPTED &&
-                   gw_move_may_post(move)) {
-            /* The answer to "cont" may have to wait for a page. */
-            gw_target_post_started(target);
-        }
-        return;
-    }
-    const char *reason = gw_vm_stop_reason(vm) ? gw_vm_stop_reason(vm) : "no reason known";
-    if (target->never_started) {
-        gw_move_fail(move, GW_MOVE_EVENT_START_REFUSED, GW_ERROR_FAILED,
-                     "VM '%s': QEMU on host '%s' ended before it was started: %s", move->vm_name,
-                     move->moves->options.host_name, reason);
-        return;
-    }
-    gw_move_fail(move, GW_MOVE_EVENT_QEMU_GONE,
-                 move->state == GW_MOVE_INCOMING || move->state == GW_MOVE_PREPARING
-                     ? GW_ERROR_FAILED
-                     : GW_ERROR_GUEST_LOST,
-                 "VM '%s': QEMU on host '%s' ended: %s", move->vm_name,
-                 move->moves->options.host_name, reason);
-}
-
-/* --- preparing QEMU --------------------------------------------------------------------------- */
-
-static void
-on_setup_reply(json_t *answer, const GError *error, void *data)
-{
-    GwTarget *target = data;
-
-    if (error) {
-        gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
-                     "VM '%s': QEMU on host '%s' did not accept the move: %s",
-                     target->move->vm_name, target->move->moves->options.host_name, error->message);
-    }
-}
+/* --- getting ready ---------------------------------------------------------------------------- */
 
 static gboolean
 on_ref_waited(gpointer data)
@@ -168,15 +96,9 @@ drop_references(GwTarget *target)
 }
 
 /* The disks that the source offers to refer to are looked at while QEMU starts. */
-static void
-on_listening(json_t *answer, const GError *error, void *data)
+void
+gw_target_listens(GwTarget *target)
 {
-    GwTarget *target = data;
-
-    on_setup_reply(answer, error, data);
-    if (error) {
-        return;
-    }
     if (target->ref_probe) {
         target->ref_wait = g_timeout_add(GW_REF_PROBE_WAIT_MS, on_ref_waited, target);
     } else {
@@ -184,88 +106,10 @@ on_listening(json_t *answer, const GError *error, void *data)
     }
 }
 
-static bool
-listen_on_lane(GwTarget *target, GwQmp *qmp, GError **error)
-{
-    g_auto(GwFd) qemu_end = GW_FD_NONE;
-    GwFd pair[2];
-
-    if (!gw_fd_socketpair(pair, error)) {
-        return false;
-    }
-    target->stream_fd = pair[0];
-    qemu_end = pair[1];
-    gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), qemu_end, on_setup_reply,
-                   target);
-    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME), on_listening,
-                target);
-    return true;
-}
-
-static void listen_direct(GwTarget *target);
-
-/* A port that is taken is no failure: the next one of the range is tried. */
-static void
-on_direct_listening(json_t *answer, const GError *error, void *data)
-{
-    GwTarget *target = data;
-    const GwMovesOptions *options = &target->move->moves->options;
-
-    if (error && target->next_port < options->direct_port_max) {
-        target->next_port++;
-        listen_direct(target);
-        return;
-    }
-    target->port = target->next_port;
-    on_listening(answer, error, data);
-}
-
-static void
-listen_direct(GwTarget *target)
-{
-    GwQmp *qmp = qmp_of(target);
-    g_autofree char *uri = g_strdup_printf("tcp:[::]:%u", target->next_port);
-
-    if (qmp) {
-        gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), on_direct_listening,
-                    target);
-    }
-}
-
-static bool
-start_direct(GwTarget *target, GwVm *vm, GError **error)
-{
-    target->key = gw_direct_new_key();
-    if (!gw_direct_add_credentials(target->move, target->key, "server", on_setup_reply, target,
-                                   error)) {
-        return false;
-    }
-    gw_qmp_call(gw_vm_qmp(vm), "migrate-set-parameters", json_pack("{s:s}", "tls-creds", "gwpsk"),
-                on_setup_reply, target);
-    target->next_port = target->move->moves->options.direct_port_min;
-    listen_direct(target);
-    return true;
-}
-
-/* late-block-activate: the disks stay the source's until the guest is started here. */
-static json_t *
-capability_list(bool may_post)
-{
-    static const char *const names[] = {"events", "late-block-activate", "return-path",
-                                        "postcopy-ram", "postcopy-preempt"};
-    json_t *list = json_array();
-
-    for (size_t i = 0; i < (may_post ? G_N_ELEMENTS(names) : 2); i++) {
-        json_array_append_new(list, json_pack("{s:s, s:b}", "capability", names[i], "state", 1));
-    }
-    return json_pack("{s:o}", "capabilities", list);
-}
-
 static void
 on_vm_prepared(GwVm *vm, const GError *error, void *data)
 {
-    GwTarget *target = ((GwMove *)data)->side;
-    g_autoptr(GError) failure = NULL;
+    GwTarget *target = side_of(data);
 
     gw_move_call_done(target->move);
     if (target->move->state != GW_MOVE_PREPARING) {
@@ -273,24 +117,12 @@ on_vm_prepared(GwVm *vm, const GError *error, void *data)
     }
     if (error) {
         gw_move_event(target->move, GW_MOVE_EVENT_FAILED, error);
-        return;
-    }
-    if (!vm || !gw_vm_qmp(vm)) {
+    } else if (!vm || !gw_vm_qmp(vm)) {
         gw_move_fail(target->move, GW_MOVE_EVENT_FAILED, GW_ERROR_FAILED,
                      "VM '%s': QEMU on host '%s' ended as soon as it was started",
                      target->move->vm_name, target->move->moves->options.host_name);
-        return;
-    }
-    target->observing = true;
-    gw_vm_observe(vm, on_vm_event, target);
-    GwQmp *qmp = gw_vm_qmp(vm);
-    gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(gw_move_may_post(target->move)),
-                on_setup_reply, target);
-    bool ok = target->direct                   ? start_direct(target, vm, &failure)
-              : gw_move_may_post(target->move) ? gw_target_post_listen(target, qmp, &failure)
-                                               : listen_on_lane(target, qmp, &failure);
-    if (!ok) {
-        gw_move_event(target->move, GW_MOVE_EVENT_FAILED, failure);
+    } else {
+        gw_target_qemu_listen(target, vm);
     }
 }
 
@@ -379,25 +211,6 @@ answer_source(GwTarget *target)
 }
 
 static void
-on_load_status(json_t *answer, const GError *error, void *data)
-{
-    if (!error) {
-        on_migration_status(data, gw_json_str(answer, "status", ""));
-    }
-}
-
-/* QEMU tells it by an event, which is lost if its monitor had to be opened again. */
-static void
-ask_whether_loaded(GwTarget *target)
-{
-    GwQmp *qmp = qmp_of(target);
-
-    if (target->move->state == GW_MOVE_INCOMING && !target->loaded && qmp) {
-        gw_qmp_call(qmp, "query-migrate", NULL, on_load_status, target);
-    }
-}
-
-static void
 on_given_up(GwTarget *target, json_t *message)
 {
     GwMove *move = target->move;
@@ -410,7 +223,7 @@ on_given_up(GwTarget *target, json_t *message)
         target->given_up = true;
         target->given_up_us = gw_now_us();
         gw_target_check_handed(target);
-        ask_whether_loaded(target);
+        gw_target_qemu_ask_loaded(target);
     }
     answer_source(target);
 }
@@ -423,7 +236,7 @@ on_verify(GwTarget *target, json_t *message)
         g_clear_handle_id(&target->refuse_timer, g_source_remove);
         gw_target_check_handed(target);
         gw_target_verify(target, message);
-        ask_whether_loaded(target);
+        gw_target_qemu_ask_loaded(target);
     }
 }
 
@@ -584,94 +397,6 @@ receive(GwTarget *target)
     gw_target_check_handed(target);
 }
 
-static void
-tell_started(GwTarget *target)
-{
-    if (gw_move_may_post(target->move)) {
-        gw_target_post_started(target);
-    } else {
-        gw_move_event(target->move, GW_MOVE_EVENT_GUEST_RUNNING, NULL);
-    }
-}
-
-static void
-on_status_after_start(json_t *answer, const GError *error, void *data)
-{
-    GwTarget *target = data;
-    GwMove *move = target->move;
-
-    if (error) {
-        return; /* the state's timer starts it again */
-    }
-    if (gw_json_bool(answer, "running", false)) {
-        tell_started(target);
-        return;
-    }
-    if (!target->first_start) {
-        GwLogFields fields = gw_move_log_fields(move);
-        gw_err(&fields, "the guest is ours and QEMU does not start it, trying again: %s",
-               target->start_error);
-        return;
-    }
-    gw_move_fail(move, GW_MOVE_EVENT_START_REFUSED, GW_ERROR_FAILED,
-                 "VM '%s': QEMU on host '%s' did not start the guest: %s", move->vm_name,
-                 move->moves->options.host_name, target->start_error);
-}
-
-static void
-on_start_reply(json_t *answer, const GError *error, void *data)
-{
-    GwTarget *target = data;
-    GwQmp *qmp = qmp_of(target);
-
-    if (!error) {
-        tell_started(target);
-        return;
-    }
-    g_free(target->start_error);
-    target->start_error = g_strdup(error->message);
-    if (qmp) {
-        gw_qmp_call(qmp, "query-status", NULL, on_status_after_start, target);
-    }
-}
-
-static void
-observe(GwTarget *target, GwVm *vm)
-{
-    if (!target->observing) {
-        target->observing = true;
-        gw_vm_observe(vm, on_vm_event, target);
-    }
-}
-
-static void
-start_guest(GwTarget *target)
-{
-    GwMove *move = target->move;
-    GwVm *vm = gw_move_vm(move);
-    GwQmp *qmp = qmp_of(target);
-
-    if (!vm || gw_vm_state(vm) == GW_VM_STOPPED) {
-        gw_move_fail(move,
-                     target->never_started ? GW_MOVE_EVENT_START_REFUSED : GW_MOVE_EVENT_QEMU_GONE,
-                     target->never_started ? GW_ERROR_FAILED : GW_ERROR_GUEST_LOST,
-                     "VM '%s' was given to host '%s', and its QEMU is gone", move->vm_name,
-                     move->moves->options.host_name);
-        return;
-    }
-    gw_vms_take_over(move->moves->options.vms, vm, move->generation + 1);
-    gw_target_verify_free(target);
-    observe(target, vm);
-    if (qmp) {
-        target->first_start = target->never_started;
-        target->never_started = false;
-        gw_qmp_forget(qmp, target);
-        target->post.recovers = target->post.asks = false;
-        gw_qmp_call(qmp, "cont", NULL, on_start_reply, target);
-    }
-    gw_target_post_stand_by(target);
-}
-
 /* The guest runs here, and nothing of it is on its way any more. */
 static void
 note_arrival(GwTarget *target)
@@ -682,23 +407,6 @@ note_arrival(GwTarget *target)
         gw_visits_came(move->moves->options.visits, move->vm_name, move->peer, move->id,
                        g_steal_pointer(&target->tags));
     }
-}
-
-static void
-leave_vm(GwTarget *target)
-{
-    GwVm *vm = gw_move_vm(target->move);
-
-    g_clear_handle_id(&target->refuse_timer, g_source_remove);
-    gw_target_post_leave(target);
-    gw_target_verify_free(target);
-    if (vm && gw_vm_qmp(vm)) {
-        gw_qmp_forget(gw_vm_qmp(vm), target);
-    }
-    if (vm && target->observing) {
-        gw_vm_unobserve(vm, target);
-    }
-    target->observing = false;
 }
 
 static void
@@ -713,7 +421,7 @@ settle_running(GwTarget *target)
     GwMove *move = target->move;
     GwVm *vm = gw_move_vm(move);
 
-    leave_vm(target);
+    gw_target_qemu_leave(target);
     if (vm) {
         gw_vm_release(vm);
         gw_vms_refresh(move->moves->options.vms, vm, on_refreshed, move);
@@ -731,7 +439,7 @@ on_discarded(GwMove *move)
 static void
 refuse(GwTarget *target)
 {
-    leave_vm(target);
+    gw_target_qemu_leave(target);
     gw_fd_clear(&target->stream_fd);
     drop_references(target);
     gw_move_discard_vm(target->move, on_discarded);
@@ -748,7 +456,7 @@ fetch(GwTarget *target)
                      target->move->vm_name, target->move->moves->options.host_name);
         return;
     }
-    observe(target, vm);
+    gw_target_qemu_observe(target, vm);
     gw_target_post_stand_by(target);
     gw_target_post_fetch(target);
     answer_source(target);
@@ -766,7 +474,7 @@ guest_lost(GwTarget *target)
     GwVms *vms = target->move->moves->options.vms;
     GwVm *vm = gw_move_vm(target->move);
 
-    leave_vm(target);
+    gw_target_qemu_leave(target);
     if (vm) {
         gw_vm_release(vm);
     }
@@ -795,7 +503,7 @@ target_enter(GwMove *move)
         receive(target);
         break;
     case GW_MOVE_ACCEPTED:
-        start_guest(target);
+        gw_target_qemu_start(target);
         break;
     case GW_MOVE_FETCHING:
         fetch(target);
@@ -880,7 +588,7 @@ target_free(GwMove *move)
 {
     GwTarget *target = side_of(move);
 
-    leave_vm(target);
+    gw_target_qemu_leave(target);
     drop_references(target);
     gw_lane_free(target->lane);
     gw_visit_tags_free(target->tags);
