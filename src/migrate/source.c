@@ -359,6 +359,8 @@ gw_source_connect(GwSource *source)
     const GwLaneWishes wishes = lane_wishes(source->move->record);
     g_autoptr(GError) error = NULL;
 
+    /* A session that was to be opened later would end this one. */
+    g_clear_handle_id(&source->reconnect, g_source_remove);
     drop_lane(source);
     source->lane =
         network->connect(source->move->peer, &wishes, &handlers, source, network->network, &error);

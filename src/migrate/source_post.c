@@ -267,9 +267,8 @@ gw_source_post_enter(GwSource *source)
     }
     gw_source_qemu_observe(source);
     gw_source_qemu_watch(source);
-    if (!source->lane) {
+    if (!source->lane && source->reconnect == 0) {
         gw_source_connect(source);
-        return;
     }
     if (!talks) {
         return; /* one that is being opened is given the time it takes */

@@ -131,14 +131,16 @@ def test_session_times_out(make_cluster):
     assert "goes on over a new session" in cluster.alpha.log.read_text()
 
 
-@pytest.mark.parametrize("end", [0, 1], ids=["source", "target"])
-def test_daemon_is_killed(make_cluster, end):
+@pytest.mark.parametrize("ends", [[0], [1], [0, 1]], ids=["source", "target", "both"])
+def test_daemon_is_killed(make_cluster, ends):
     cluster = make_cluster(Veth, mbit=50, settings=SHORT)
     vm, move_id = start_slow(cluster)
-    host = cluster.hosts[end]
-    host.kill()
+    hosts = [cluster.hosts[end] for end in ends]
+    for host in hosts:
+        host.kill()
     time.sleep(1)
-    host.start()
+    for host in hosts:
+        host.start()
     finish(cluster, vm, move_id)
     assert "goes on over a new session" in cluster.alpha.log.read_text()
 

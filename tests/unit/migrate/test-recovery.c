@@ -100,12 +100,14 @@ put_move(Rig *rig, const char *id, const char *role, GwMoveState state, int64_t 
 {
     const GwMoveStateInfo *info = gw_move_state_info(state);
     bool is_source = strcmp(role, "source") == 0;
+    bool may_post = state == GW_MOVE_POSTCOPY || state == GW_MOVE_FETCHING;
     g_autofree char *key = g_strdup_printf("move/%s", id);
     g_autoptr(json_t) record = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:[{s:s}], s:I}", "id", id, "vm", "web", "source",
         is_source ? "alpha" : "beta", "target", is_source ? "beta" : "alpha", "role", role, "state",
         info->name, "generation", (json_int_t)generation, "final", info->final, "history", "state",
         info->name, "started", (json_int_t)g_get_real_time());
+    gw_json_set_str(record, "mode", may_post ? GW_MODE_POST_COPY : GW_MODE_PRE_COPY);
     g_autofree char *text = gw_json_text(record);
 
     host_put_record(rig->host, key, text);
@@ -276,6 +278,31 @@ test_handed_over(void)
     g_assert_error(error, GW_ERROR, GW_ERROR_STATE);
 }
 
+/* A session that is to be opened in a moment is not opened beside another one, which it would end.
+ */
+static void
+test_one_session_at_a_time(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    stand_still(&rig, "beta", 2);
+
+    put_move(&rig, "m-1", "source", GW_MOVE_POSTCOPY, 1);
+    restart(&rig);
+    let_it_work(&rig);
+    GwMove *move = gw_moves_find(rig.moves, "m-1");
+    GwSource *source = move->side;
+    g_assert_cmpuint(rig.asked, >=, 1);
+    gw_source_reconnect(source);
+    unsigned asked = rig.asked;
+    gw_move_event(move, GW_MOVE_EVENT_TIMEOUT, NULL);
+    g_assert_cmpuint(rig.asked, ==, asked);
+    g_assert_cmpuint(source->reconnect, !=, 0);
+    gw_source_connect(source);
+    g_assert_cmpuint(rig.asked, ==, asked + 1);
+    g_assert_cmpuint(source->reconnect, ==, 0);
+}
+
 static void
 test_taken_back(void)
 {
@@ -410,6 +437,25 @@ test_main_loop_stands_still(void)
     g_assert_cmpint(reader, >=, 0);
     WAIT_FOR(gw_vm_qmp(web_of(&rig)));
     g_source_remove(tick);
+}
+
+/* What it takes to recover the post-copy is there again. */
+static void
+test_fetching(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    come_in(&rig, "m-1", true);
+    pid_t pid = vm_pid(web_of(&rig));
+
+    host_put_record(rig.host, "vm/web/definition", WEB);
+    put_owner(&rig, "alpha", 2);
+    put_move(&rig, "m-1", "target", GW_MOVE_FETCHING, 1);
+    restart(&rig);
+    g_assert_cmpint(state_of(&rig, "m-1"), ==, GW_MOVE_FETCHING);
+    g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
+    const GwTarget *target = gw_moves_find(rig.moves, "m-1")->side;
+    g_assert_nonnull(target->post.spare);
 }
 
 static void
@@ -613,9 +659,11 @@ main(int argc, char **argv)
     g_test_add_func("/recovery/before-the-commit-point-without-qemu",
                     test_before_the_commit_point_without_qemu);
     g_test_add_func("/recovery/handed-over", test_handed_over);
+    g_test_add_func("/recovery/one-session-at-a-time", test_one_session_at_a_time);
     g_test_add_func("/recovery/taken-back", test_taken_back);
     g_test_add_func("/recovery/coming-in", test_coming_in);
     g_test_add_func("/recovery/main-loop-stands-still", test_main_loop_stands_still);
+    g_test_add_func("/recovery/fetching", test_fetching);
     g_test_add_func("/recovery/accepted", test_accepted);
     g_test_add_func("/recovery/accepted-without-qemu", test_accepted_without_qemu);
     g_test_add_func("/recovery/stale-records", test_stale_records);
