@@ -22,6 +22,7 @@
 #define US_PER_SECOND 1000000u
 #define PERIOD_MIN_US 2000
 #define GROWTH_MAX    0.25
+#define PACED_FLOOR   0.75
 
 void
 gw_window_init(GwWindow *window)
@@ -149,13 +150,24 @@ shortest_flight_us(const GwWindow *window)
                                 : MIN(flights_us[0], flights_us[1]);
 }
 
+/* What is surely not more than the path holds without a queue. */
+static double
+paced_floor(const GwWindow *window)
+{
+    double rate = (double)MAX(window->best_rates[0], window->best_rates[1]);
+    double bytes = PACED_FLOOR * rate * (double)window->rtt_us / US_PER_SECOND;
+
+    return CLAMP(bytes, GW_WINDOW_PACED_MIN_BYTES, GW_WINDOW_MAX_BYTES);
+}
+
+/* The flights so far met the queue of a window that is not paced. */
 void
 gw_window_pace(GwWindow *window)
 {
-    double bytes = (double)highest_rate(window) * (double)shortest_flight_us(window);
+    double bytes = (double)highest_rate(window) * (double)window->rtt_us / US_PER_SECOND;
 
-    window->paced_bytes =
-        (uint64_t)CLAMP(bytes / US_PER_SECOND, GW_WINDOW_PACED_MIN_BYTES, GW_WINDOW_MAX_BYTES);
+    window->paced_bytes = (uint64_t)CLAMP(bytes, GW_WINDOW_PACED_MIN_BYTES, GW_WINDOW_MAX_BYTES);
+    window->best_rates[0] = highest_rate(window);
     window->paced = true;
     window->draining = true;
     window->period_flight_us = 0;
@@ -170,6 +182,7 @@ end_period(GwWindow *window)
     double wanted_us = (double)(shortest_us + GW_WINDOW_PACED_US);
     double factor = (1 + wanted_us / (double)window->period_flight_us) / 2;
 
+    window->best_rates[0] = MAX(window->best_rates[0], highest_rate(window));
     if (!window->period_busy || window->draining) {
         return;
     }
@@ -179,8 +192,8 @@ end_period(GwWindow *window)
     } else {
         window->growth = 0;
     }
-    window->paced_bytes = (uint64_t)CLAMP((double)window->paced_bytes * factor,
-                                          GW_WINDOW_PACED_MIN_BYTES, GW_WINDOW_MAX_BYTES);
+    window->paced_bytes = (uint64_t)CLAMP((double)window->paced_bytes * factor, paced_floor(window),
+                                          GW_WINDOW_MAX_BYTES);
 }
 
 static void
@@ -192,6 +205,8 @@ note_flight(GwWindow *window, const GwWindowMark *mark, int64_t now_us)
     if (drain) {
         window->flights_us[1] = window->flights_us[0];
         window->flights_us[0] = flight_us;
+        window->best_rates[1] = window->best_rates[0];
+        window->best_rates[0] = 0;
         window->flights_since_us = now_us;
     }
     window->flights_us[0] = MIN(window->flights_us[0], flight_us);

@@ -17,6 +17,7 @@ typedef struct Link {
     int64_t link_free_us;
     uint64_t delivered;
     uint64_t most_in_flight;
+    int64_t late_us; /* what takes so long is not the link */
 } Link;
 
 typedef struct Packet {
@@ -41,7 +42,7 @@ link_send(Link *link)
     gw_window_sent(&link->window, &packet->mark, link->now_us);
     link->link_free_us =
         MAX(link->link_free_us, link->now_us) + (int64_t)(FRAME_BYTES / link->bytes_us);
-    packet->ack_us = link->link_free_us + link->rtt_us;
+    packet->ack_us = link->link_free_us + link->rtt_us + link->late_us;
     g_queue_push_tail(&link->flight, packet);
     link->most_in_flight = MAX(link->most_in_flight, gw_window_in_flight(&link->window));
 }
@@ -157,6 +158,27 @@ test_paced(void)
         expect_paced(&link);
         link_clear(&link);
     }
+}
+
+/* Threads that get no CPU for some seconds do not make the link slow. */
+static void
+test_paced_late(void)
+{
+    Link link;
+
+    link_init(&link, 1000, 40000);
+    link_run(&link, 3000000, true);
+    gw_window_pace(&link.window);
+    link_run(&link, 5000000, true);
+    link.late_us = 3000;
+    link_run(&link, 3000000, true);
+    uint64_t before = link.delivered;
+    link_run(&link, 1000000, true);
+    g_assert_cmpfloat((double)(link.delivered - before) / 1e6 / link.bytes_us, >, 0.65);
+    link.late_us = 0;
+    link_run(&link, 2000000, true);
+    expect_paced(&link);
+    link_clear(&link);
 }
 
 /* A link that becomes slower: the window follows within seconds. */
@@ -322,6 +344,7 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/window/paced", test_paced);
+    g_test_add_func("/window/paced-late", test_paced_late);
     g_test_add_func("/window/starts-at-minimum", test_starts_at_minimum);
     g_test_add_func("/window/fills-links", test_fills_links);
     g_test_add_func("/window/follows-slower-link", test_follows_slower_link);
