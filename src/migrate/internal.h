@@ -200,7 +200,7 @@ typedef struct GwSource {
     struct GwSourceVerify *verify; /* NULL: no comparison is under way */
     bool verified;                 /* ... it has ended, and all was the same */
     json_t *ram;                   /* QEMU's last figures */
-    GwLaneStats lane_stats;        /* the last ones, kept when the lane is gone */
+    GwLaneStats ended_stats;       /* of all sessions that are over */
 } GwSource;
 
 /* From the beginning: QEMU's end is told by QEMU_GONE. */
@@ -299,9 +299,9 @@ typedef struct GwTarget {
     } post;
     struct GwRamHash *hash; /* once the source has asked for hashes of the memory */
     bool hash_is_ready;
-    json_t *verify; /* the source's question, not answered; NULL: none */
-    bool verifying; /* it is being answered */
-    GwLaneStats lane_stats;
+    json_t *verify;          /* the source's question, not answered; NULL: none */
+    bool verifying;          /* it is being answered */
+    GwLaneStats ended_stats; /* of all sessions that are over */
 } GwTarget;
 
 /* HANDED_TO_US if all is there that it takes. */
@@ -311,6 +311,8 @@ void gw_target_listens(GwTarget *target);
 
 /* The source's session, new or again after the old one died. Lane: transfer full. */
 void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
+/* What it has counted is kept. */
+void gw_target_drop_session(GwTarget *target);
 void gw_target_set_prepare(GwMove *move, const json_t *message);
 
 /* --- target_qemu.c ---------------------------------------------------------------------------- */
@@ -370,6 +372,10 @@ bool gw_post_may_fault(const char *qemu_user);
 
 /* Puts what the lane has counted into @record; nothing while it has sent nothing. */
 void gw_report_lane(json_t *record, const GwLaneStats *stats);
+/* Counts @session's figures in; what is not a count is then @session's. */
+void gw_report_add(GwLaneStats *sum, const GwLaneStats *session);
+/* All of @ended and, if there is one, the session's. */
+GwLaneStats gw_report_sessions(const GwLaneStats *ended, GwLane *lane);
 /* ... and what QEMU has used since @before_us (-1: not known). */
 void gw_report_cpu(json_t *record, const GwVm *vm, int64_t before_us);
 /* Source: what follows from all figures, once they are all there. */

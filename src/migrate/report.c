@@ -18,39 +18,42 @@ typedef struct Figure {
     size_t offset; /* in GwLaneStats, of a uint64_t */
     bool in_bytes; /* a member of "bytes" */
     bool highest;  /* the highest ever seen counts, not the last */
+    bool adds;     /* from session to session */
 } Figure;
 
-#define LANE(name) .offset = offsetof(GwLaneStats, name)
+#define LANE(name)  .offset = offsetof(GwLaneStats, name)
+#define COUNT(name) LANE(name), .adds = true
 
 static const Figure figures[] = {
-    {"wire", LANE(wire_bytes), .in_bytes = true},
-    {"page", LANE(page_bytes), .in_bytes = true},
-    {"zero", LANE(zero_bytes), .in_bytes = true},
-    {"same", LANE(same_bytes), .in_bytes = true},
-    {"delta", LANE(delta_bytes), .in_bytes = true},
-    {"reference", LANE(reference_bytes), .in_bytes = true},
-    {"opaque", LANE(opaque_bytes), .in_bytes = true},
-    {"control", LANE(control_bytes), .in_bytes = true},
-    {"overhead", LANE(overhead_bytes), .in_bytes = true},
-    {"resent", LANE(resent_bytes), .in_bytes = true},
-    {"stream", LANE(stream_bytes), .in_bytes = true},
-    {"pages", LANE(pages)},
-    {"zero_pages", LANE(zero_pages)},
-    {"same_pages", LANE(same_pages)},
-    {"delta_pages", LANE(delta_pages)},
-    {"reference_pages", LANE(reference_pages)},
-    {"reference_misses", LANE(reference_misses)},
-    {"reconnects", LANE(reconnects)},
+    {"wire", COUNT(wire_bytes), .in_bytes = true},
+    {"page", COUNT(page_bytes), .in_bytes = true},
+    {"zero", COUNT(zero_bytes), .in_bytes = true},
+    {"same", COUNT(same_bytes), .in_bytes = true},
+    {"delta", COUNT(delta_bytes), .in_bytes = true},
+    {"reference", COUNT(reference_bytes), .in_bytes = true},
+    {"opaque", COUNT(opaque_bytes), .in_bytes = true},
+    {"control", COUNT(control_bytes), .in_bytes = true},
+    {"overhead", COUNT(overhead_bytes), .in_bytes = true},
+    {"resent", COUNT(resent_bytes), .in_bytes = true},
+    {"stream", COUNT(stream_bytes), .in_bytes = true},
+    {"pages", COUNT(pages)},
+    {"zero_pages", COUNT(zero_pages)},
+    {"same_pages", COUNT(same_pages)},
+    {"delta_pages", COUNT(delta_pages)},
+    {"reference_pages", COUNT(reference_pages)},
+    {"reference_misses", COUNT(reference_misses)},
+    {"reconnects", COUNT(reconnects)},
     {"rate_bytes_s", LANE(rate_bytes_s)},
     {"highest_rate_bytes_s", LANE(rate_bytes_s), .highest = true},
     {"rtt_us", LANE(rtt_us)},
     {"in_flight_bytes", LANE(in_flight_bytes)},
-    {"cpu_us", LANE(cpu_us)},
+    {"cpu_us", COUNT(cpu_us)},
     {"memory_bytes", LANE(memory_bytes), .highest = true},
 };
 
 /* The target's that the lane does not count. */
-static const char *const more_of_target[] = {"connections", "start_ms", "qemu_cpu_us", NULL};
+static const char *const more_of_target[] = {"connections",   "start_ms",        "qemu_cpu_us",
+                                             "page_requests", "page_request_us", NULL};
 
 static void
 set_figure(json_t *record, const Figure *figure, int64_t value)
@@ -61,6 +64,44 @@ set_figure(json_t *record, const Figure *figure, int64_t value)
         value = MAX(value, gw_json_int(place, figure->key, 0));
     }
     gw_json_set_int(place, figure->key, value);
+}
+
+static uint64_t
+get_count(const GwLaneStats *stats, const Figure *figure)
+{
+    uint64_t value;
+
+    memcpy(&value, (const char *)stats + figure->offset, sizeof(value));
+    return value;
+}
+
+void
+gw_report_add(GwLaneStats *sum, const GwLaneStats *session)
+{
+    GwLaneStats all = *session;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(figures); i++) {
+        uint64_t value = get_count(sum, &figures[i]) + get_count(session, &figures[i]);
+        if (figures[i].adds) {
+            memcpy((char *)&all + figures[i].offset, &value, sizeof(value));
+        }
+    }
+    all.rtt_us = session->rtt_us > 0 ? session->rtt_us : sum->rtt_us;
+    all.requests = sum->requests + session->requests;
+    all.request_us = session->requests > 0 ? session->request_us : sum->request_us;
+    *sum = all;
+}
+
+GwLaneStats
+gw_report_sessions(const GwLaneStats *ended, GwLane *lane)
+{
+    GwLaneStats sum = *ended, session;
+
+    if (lane) {
+        gw_lane_stats(lane, &session);
+        gw_report_add(&sum, &session);
+    }
+    return sum;
 }
 
 void
@@ -75,12 +116,14 @@ gw_report_lane(json_t *record, const GwLaneStats *stats)
         json_object_set_new(record, "bytes", json_object());
     }
     for (size_t i = 0; i < G_N_ELEMENTS(figures); i++) {
-        uint64_t value;
-
-        memcpy(&value, (const char *)stats + figures[i].offset, sizeof(value));
+        uint64_t value = get_count(stats, &figures[i]);
         set_figure(record, &figures[i], (int64_t)MIN(value, INT64_MAX));
     }
     gw_json_set_int(record, "connections", connections);
+    if (stats->requests > 0) {
+        gw_json_set_int(record, "page_requests", (int64_t)stats->requests);
+        gw_json_set_int(record, "page_request_us", (int64_t)stats->request_us);
+    }
 }
 
 void

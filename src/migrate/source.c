@@ -27,9 +27,7 @@ side_of(GwMove *move)
 static void
 drop_lane(GwSource *source)
 {
-    if (source->lane) {
-        gw_lane_stats(source->lane, &source->lane_stats);
-    }
+    source->ended_stats = gw_report_sessions(&source->ended_stats, source->lane);
     g_clear_pointer(&source->lane, gw_lane_free);
     gw_source_post_close(source);
     source->post.told_failure = false;
@@ -628,7 +626,8 @@ source_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
 static void
 report_times(GwSource *source, json_t *record, int64_t now_us)
 {
-    int64_t end_us = source->running_us > 0 ? source->running_us : now_us;
+    bool fetches = gw_json_bool(record, "postcopy", false); /* until all pages are there */
+    int64_t end_us = source->running_us > 0 && !fetches ? source->running_us : now_us;
 
     if (source->started_us > 0 && !json_object_get(record, "ended")) {
         gw_json_set_int(record, "total_ms", (end_us - source->started_us) / 1000);
@@ -642,11 +641,8 @@ static void
 source_report(GwMove *move, json_t *record)
 {
     GwSource *source = side_of(move);
-    GwLaneStats *stats = &source->lane_stats;
+    GwLaneStats stats = gw_report_sessions(&source->ended_stats, source->lane);
 
-    if (source->lane) {
-        gw_lane_stats(source->lane, stats);
-    }
     report_times(source, record, gw_now_us());
     gw_report_cpu(record, gw_move_vm(move), source->qemu_cpu_us);
     if (source->direct) {
@@ -655,7 +651,7 @@ source_report(GwMove *move, json_t *record)
                             json_pack("{s:I}", "wire", gw_json_int(record, "qemu_sent_bytes", 0)));
         return;
     }
-    gw_report_lane(record, stats);
+    gw_report_lane(record, &stats);
     gw_report_derive(record);
 }
 

@@ -298,6 +298,14 @@ is_switching(const GwTarget *target)
     return target->given_up && gw_move_may_post(target->move);
 }
 
+void
+gw_target_drop_session(GwTarget *target)
+{
+    target->ended_stats = gw_report_sessions(&target->ended_stats, target->lane);
+    g_clear_pointer(&target->lane, gw_lane_free);
+    target->post.streams = false;
+}
+
 static void
 on_closed(GwLane *lane, const GError *error, void *data)
 {
@@ -307,9 +315,7 @@ on_closed(GwLane *lane, const GError *error, void *data)
     g_autoptr(GError) reason = g_error_copy(error);
 
     g_prefix_error(&reason, "VM '%s': session with host '%s' ended: ", move->vm_name, move->peer);
-    gw_lane_stats(lane, &target->lane_stats);
-    g_clear_pointer(&target->lane, gw_lane_free);
-    target->post.streams = false;
+    gw_target_drop_session(target);
     /* A stream that is not whole cannot become so: there is no other session for it. */
     if (move->state == GW_MOVE_INCOMING && !whole) {
         gw_move_event(move, GW_MOVE_EVENT_FAILED, reason);
@@ -332,9 +338,8 @@ gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message)
     bool cuts_stream =
         target->lane && !target->direct && !target->stream_whole && !is_switching(target);
 
-    gw_lane_free(target->lane);
+    gw_target_drop_session(target);
     target->lane = lane;
-    target->post.streams = false;
     gw_lane_set_handlers(lane, &handlers, target);
     if (cuts_stream) {
         gw_move_fail(move, GW_MOVE_EVENT_FAILED, GW_ERROR_UNREACHABLE,
@@ -555,17 +560,13 @@ target_report(GwMove *move, json_t *record)
 {
     GwTarget *target = side_of(move);
 
-    if (target->lane) {
-        gw_lane_stats(target->lane, &target->lane_stats);
-    }
-    gw_report_lane(record, &target->lane_stats);
+    GwLaneStats stats = gw_report_sessions(&target->ended_stats, target->lane);
+
+    gw_report_lane(record, &stats);
     gw_report_cpu(record, gw_move_vm(move), 0);
-    if (target->lane_stats.requests > 0) {
-        gw_json_set_int(record, "page_requests", (int64_t)target->lane_stats.requests);
-        gw_json_set_int(record, "page_request_us", (int64_t)target->lane_stats.request_us);
-    }
-    if (target->given_up_us > 0 && !json_object_get(record, "start_ms") &&
-        strcmp(gw_json_str(record, "state", ""), gw_move_state_info(GW_MOVE_RUNNING)->name) == 0) {
+    GwMoveState state = gw_move_state_from_name(gw_json_str(record, "state", ""));
+    bool runs = state == GW_MOVE_RUNNING || state == GW_MOVE_FETCHING;
+    if (runs && target->given_up_us > 0 && !json_object_get(record, "start_ms")) {
         gw_json_set_int(record, "start_ms", (gw_now_us() - target->given_up_us) / 1000);
     }
     if (target->started_us > 0 && !json_object_get(record, "ended")) {

@@ -173,8 +173,7 @@ begin_anew(GwTarget *target, const char *why)
     GwLogFields fields = gw_move_log_fields(target->move);
 
     gw_warn(&fields, "the post-copy needs a new session: %s", why);
-    target->post.streams = false;
-    g_clear_pointer(&target->lane, gw_lane_free);
+    gw_target_drop_session(target);
 }
 
 /* It has begun to run, or was told to and may wait for a page before it says that it does. */

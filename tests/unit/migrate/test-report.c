@@ -50,6 +50,25 @@ test_lane(void)
     g_assert_null(json_object_get(record, "target_core_s_per_gib"));
 }
 
+/* A move that went on over another session counts both. */
+static void
+test_sessions(void)
+{
+    GwLaneStats sum = {
+        .wire_bytes = 1000, .requests = 3, .request_us = 20, .rtt_us = 9, .links = 4};
+    const GwLaneStats session = {.wire_bytes = 10, .pages = 2, .rtt_us = 5, .links = 1};
+    g_autoptr(json_t) record = json_object();
+
+    gw_report_add(&sum, &session);
+    gw_report_lane(record, &sum);
+    g_assert_cmpint(gw_json_int(json_object_get(record, "bytes"), "wire", 0), ==, 1010);
+    g_assert_cmpint(gw_json_int(record, "pages", 0), ==, 2);
+    g_assert_cmpint(gw_json_int(record, "rtt_us", 0), ==, 5);
+    g_assert_cmpint(gw_json_int(record, "page_requests", 0), ==, 3);
+    g_assert_cmpint(gw_json_int(record, "page_request_us", 0), ==, 20);
+    g_assert_cmpint(gw_json_int(record, "connections", 0), ==, 1);
+}
+
 /* All that an honest target tells arrives; nothing else does. */
 static void
 test_of_the_target(void)
@@ -98,6 +117,7 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/report/lane", test_lane);
+    g_test_add_func("/report/sessions", test_sessions);
     g_test_add_func("/report/of-the-target", test_of_the_target);
     g_test_add_func("/report/hostile", test_hostile);
     return g_test_run();
