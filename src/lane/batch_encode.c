@@ -195,7 +195,8 @@ put_content(GwBatchEncoder *encoder, const GwBatch *batch, unsigned number, cons
     uint8_t delta[GW_DELTA_MAX_BYTES];
     size_t len = 0;
 
-    if (encoder->group && gw_ref_group_add(encoder->group, &encoder->refs[number], data)) {
+    if (encoder->group &&
+        gw_ref_group_add(encoder->group, &encoder->refs[number], data, &batch->tags[number])) {
         return GW_BATCH_REFERENCE;
     }
     if (batch->has_base[number]) {
@@ -380,7 +381,7 @@ finish_map(GwBatchEncoder *encoder)
 
 G_STATIC_ASSERT(GW_BATCH_MAX_CONTENTS <= GW_REF_MAX_PAGES && GW_BATCH_MAX_CONTENTS <= 255);
 /* The section takes less than the contents that it stands for. */
-G_STATIC_ASSERT(GW_SHA256_BYTES + GW_REF_RUN_MAX_BYTES < GW_PAGE_BYTES);
+G_STATIC_ASSERT(GW_REF_PROOF_BYTES + GW_REF_RUN_MAX_BYTES < GW_PAGE_BYTES);
 
 GwFrame *
 gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch, const GwBatchEffort *effort)

@@ -53,6 +53,7 @@ struct GwRefGroup {
     unsigned n_pages;
     bool encoded;
     GwRef refs[GW_REF_MAX_PAGES];
+    GwPageTag tags[GW_REF_MAX_PAGES];
     uint8_t *pages;
     /* The answer to a NEED. */
     unsigned n_needs;
@@ -300,12 +301,13 @@ page_at(const GwRefGroup *group, unsigned number)
 }
 
 bool
-gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page)
+gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page, const GwPageTag *tag)
 {
     if (group->encoded || group->n_pages == GW_REF_MAX_PAGES || ref->image >= GW_REF_MAX_IMAGES) {
         return false;
     }
     memcpy(page_at(group, group->n_pages), page, GW_PAGE_BYTES);
+    group->tags[group->n_pages] = *tag;
     group->refs[group->n_pages++] = *ref;
     return true;
 }
@@ -326,11 +328,11 @@ void
 gw_ref_group_encode(GwRefGroup *group, GByteArray *out)
 {
     int64_t next[GW_REF_MAX_IMAGES] = {0};
-    uint8_t digest[GW_SHA256_BYTES];
+    uint8_t proof[GW_REF_PROOF_BYTES];
     unsigned image = 0;
 
-    gw_sha256(group->pages, (size_t)group->n_pages * GW_PAGE_BYTES, digest);
-    g_byte_array_append(out, digest, GW_SHA256_BYTES);
+    gw_ref_proof(group->tags, group->n_pages, proof);
+    g_byte_array_append(out, proof, GW_REF_PROOF_BYTES);
     for (unsigned i = 0; i < group->n_pages;) {
         const GwRef *first = &group->refs[i];
         unsigned count = 1;
@@ -369,26 +371,26 @@ gw_ref_sequence(const uint8_t *payload, size_t len, uint64_t *sequence, GError *
     return true;
 }
 
-/* The page digests of a NEED for this group; NULL: it is none. */
+/* The tags of a NEED for this group; NULL: it is none. */
 static const uint8_t *
-digests_of(const GwRefGroup *group, const uint8_t *need, size_t len)
+tags_of(const GwRefGroup *group, const uint8_t *need, size_t len)
 {
     GwCursor cursor = gw_cursor(need, len);
 
     (void)gw_cursor_be64(&cursor);
     unsigned n_pages = gw_cursor_be16(&cursor);
-    const uint8_t *digests = gw_cursor_bytes(&cursor, (size_t)n_pages * GW_SHA256_BYTES);
+    const uint8_t *tags = gw_cursor_bytes(&cursor, (size_t)n_pages * GW_PAGE_TAG_BYTES);
 
-    return digests && gw_cursor_left(&cursor) == 0 && n_pages == group->n_pages ? digests : NULL;
+    return tags && gw_cursor_left(&cursor) == 0 && n_pages == group->n_pages ? tags : NULL;
 }
 
 bool
 gw_ref_group_take_need(GwRefGroup *group, GwRefSource *source, const uint8_t *need, size_t len,
                        GError **error)
 {
-    const uint8_t *digests = group->encoded ? digests_of(group, need, len) : NULL;
+    const uint8_t *tags = group->encoded ? tags_of(group, need, len) : NULL;
 
-    if (!digests || !gw_ref_sequence(need, len, &group->sequence, NULL)) {
+    if (!tags || !gw_ref_sequence(need, len, &group->sequence, NULL)) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
                     "the peer asked for referenced pages that were not referenced");
         return false;
@@ -402,10 +404,8 @@ gw_ref_group_take_need(GwRefGroup *group, GwRefSource *source, const uint8_t *ne
     group->n_filled = 0;
     group->fill_due = true;
     for (unsigned i = 0; i < group->n_pages; i++) {
-        uint8_t digest[GW_SHA256_BYTES];
-
-        gw_sha256(page_at(group, i), GW_PAGE_BYTES, digest);
-        if (memcmp(digest, digests + (size_t)i * GW_SHA256_BYTES, GW_SHA256_BYTES) != 0) {
+        if (memcmp(group->tags[i].bytes, tags + (size_t)i * GW_PAGE_TAG_BYTES, GW_PAGE_TAG_BYTES) !=
+            0) {
             group->missing[group->n_missing++] = (uint16_t)i;
             if (group->n_needs == 0) {
                 count_miss(source, group->refs[i].image);

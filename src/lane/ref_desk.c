@@ -4,8 +4,9 @@
  *
  * A desk has one job per frame, in the order of the frames; they are resolved in this order, as
  * long as not too many pages wait, the first one always. The thread and the owner hold a reference
- * each. The images are the thread's; `lock` guards the rest; a job that is being resolved is the
- * thread's until it says so. Proofs of FILLs are computed by the link that brought them.
+ * each. The images and a tagger are the thread's; `lock` guards the rest; a job that is being
+ * resolved is the thread's until it says so. Proofs of FILLs are computed by the link that brought
+ * them.
  */
 #include "lane/ref_desk.h"
 
@@ -36,18 +37,20 @@ struct GwRefDesk {
     pthread_cond_t changed;
     GwRefDeskWake wake;
     void *wake_data;
-    GQueue jobs;      /* of Job, owned */
-    unsigned n_pages; /* of the jobs that are not waiting */
-    uint64_t taken;   /* the last sequence */
-    int64_t asked_us; /* the last question or answer */
+    GQueue jobs;               /* of Job, owned */
+    unsigned n_pages;          /* of the jobs that are not waiting */
+    uint64_t taken;            /* the last sequence */
+    int64_t asked_us;          /* the last question or answer */
+    GwPageTagger *fill_tagger; /* NULL: the key is not known yet */
     bool has_images;
     bool ended;
     bool closing;
     bool closed;
     bool stopped;
 
-    /* The thread's. */
+    /* The thread's; the tagger from when `fill_tagger` is there. */
     GwRefTarget *images;
+    GwPageTagger *tagger;
 };
 
 static void
@@ -87,6 +90,8 @@ desk_unref(GwRefDesk *desk)
     }
     g_queue_clear_full(&desk->jobs, job_free);
     gw_ref_target_free(desk->images);
+    gw_page_tagger_free(desk->tagger);
+    gw_page_tagger_free(desk->fill_tagger);
     pthread_cond_destroy(&desk->changed);
     pthread_mutex_destroy(&desk->lock);
     g_free(desk);
@@ -115,7 +120,7 @@ gw_ref_desk_free(GwRefDesk *desk)
 static Job *
 next_to_resolve(const GwRefDesk *desk)
 {
-    for (GList *item = desk->jobs.head; item; item = item->next) {
+    for (GList *item = desk->fill_tagger ? desk->jobs.head : NULL; item; item = item->next) {
         Job *job = item->data;
 
         if (job->state == JOB_WAITS) {
@@ -138,15 +143,8 @@ resolve(GwRefDesk *desk, Job *job)
     job->state = JOB_IN_WORK;
     desk->n_pages += references.n_pages;
     pthread_mutex_unlock(&desk->lock);
-    GwRefPages *pages =
-        gw_ref_target_resolve(desk->images, section, references.len, references.n_pages, &error);
-
-    if (pages && !gw_ref_pages_is_proven(pages)) {
-        g_autoptr(GByteArray) need = g_byte_array_new();
-
-        /* Its digests are computed here, not with the lock held. */
-        gw_ref_pages_need(pages, 0, need);
-    }
+    GwRefPages *pages = gw_ref_target_resolve(desk->images, desk->tagger, section, references.len,
+                                              references.n_pages, &error);
     pthread_mutex_lock(&desk->lock);
     job->state = JOB_RESOLVED;
     job->pages = pages;
@@ -258,6 +256,25 @@ gw_ref_desk_start(GwRefDesk *desk, GwRefTarget *images, GError **error)
     return true;
 }
 
+bool
+gw_ref_desk_set_key(GwRefDesk *desk, const uint8_t key[GW_PAGE_TAG_KEY_BYTES], GError **error)
+{
+    g_autoptr(GwPageTagger) tagger = gw_page_tagger_new(key, error);
+    g_autoptr(GwPageTagger) fill_tagger = tagger ? gw_page_tagger_new(key, error) : NULL;
+
+    if (!fill_tagger) {
+        return false;
+    }
+    pthread_mutex_lock(&desk->lock);
+    if (!desk->fill_tagger) {
+        desk->tagger = g_steal_pointer(&tagger);
+        desk->fill_tagger = g_steal_pointer(&fill_tagger);
+    }
+    pthread_cond_broadcast(&desk->changed);
+    pthread_mutex_unlock(&desk->lock);
+    return true;
+}
+
 /* --- frames ----------------------------------------------------------------------------------- */
 
 void
@@ -303,7 +320,7 @@ take_locked(GwRefDesk *desk, uint64_t sequence, GError **error)
 {
     Job *job = first_job(desk, sequence);
 
-    if (!job || !desk->has_images) {
+    if (!job || !desk->has_images || !desk->fill_tagger) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
                     "the peer referred to disk images that were not agreed on");
         return NULL;
@@ -440,7 +457,7 @@ take_fill_locked(GwRefDesk *desk, uint64_t sequence, const uint8_t *payload, siz
 
         if (job->frame->header.sequence == sequence && job->state == JOB_RESOLVED && job->pages) {
             desk->asked_us = gw_now_us();
-            if (!gw_ref_pages_fill(job->pages, payload, len, error)) {
+            if (!gw_ref_pages_fill(job->pages, desk->fill_tagger, payload, len, error)) {
                 return false;
             }
             job->need_due = job->need_due && is_open(job);
