@@ -397,11 +397,17 @@ static bool
 read_run(const Run *run, int flags)
 {
     struct iovec pieces[MAX_RUN_BLOCKS];
+    int n_pieces = 0;
 
     for (size_t i = 0; i < run->n; i++) {
-        pieces[i] = (struct iovec){.iov_base = run->reads[i].out, .iov_len = GW_PAGE_BYTES};
+        if (i > 0 && run->reads[i].out == run->reads[i - 1].out + GW_PAGE_BYTES) {
+            pieces[n_pieces - 1].iov_len += GW_PAGE_BYTES;
+        } else {
+            pieces[n_pieces++] =
+                (struct iovec){.iov_base = run->reads[i].out, .iov_len = GW_PAGE_BYTES};
+        }
     }
-    ssize_t len = preadv2(run->fd, pieces, (int)run->n, run->offset, flags);
+    ssize_t len = preadv2(run->fd, pieces, n_pieces, run->offset, flags);
     size_t whole = len > 0 ? (size_t)len / GW_PAGE_BYTES : 0;
 
     for (size_t i = 0; i < whole; i++) {

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "lane/image_cache.h"
+#include "lane/page_hash.h"
 
 #include <linux/ioprio.h>
 #include <pthread.h>
@@ -22,7 +23,6 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define CHUNK_BLOCKS 256u
 #define NICE         10
@@ -57,7 +57,7 @@ uint64_t gw_image_index_hash_mask = UINT64_MAX;
 uint64_t
 gw_image_index_hash(const uint8_t *page, uint64_t seed)
 {
-    return XXH3_64bits_withSeed(page, GW_PAGE_BYTES, seed) & gw_image_index_hash_mask;
+    return gw_page_hash(page, seed) & gw_image_index_hash_mask;
 }
 
 void

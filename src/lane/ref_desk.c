@@ -38,6 +38,8 @@ struct GwRefDesk {
     GwRefDeskWake wake;
     void *wake_data;
     GQueue jobs;               /* of Job, owned */
+    GList *waiting;            /* the first of them that waits, NULL: none does */
+    unsigned n_open;           /* jobs with questions that are not answered */
     unsigned n_pages;          /* of the jobs that are not waiting */
     uint64_t taken;            /* the last sequence */
     int64_t asked_us;          /* the last question or answer */
@@ -120,16 +122,13 @@ gw_ref_desk_free(GwRefDesk *desk)
 static Job *
 next_to_resolve(const GwRefDesk *desk)
 {
-    for (GList *item = desk->fill_tagger ? desk->jobs.head : NULL; item; item = item->next) {
-        Job *job = item->data;
-
-        if (job->state == JOB_WAITS) {
-            bool fits = desk->n_pages + job->references.n_pages <= GW_REF_MAX_UNPROVEN_PAGES;
-
-            return fits || item == desk->jobs.head ? job : NULL;
-        }
+    if (!desk->waiting || !desk->fill_tagger) {
+        return NULL;
     }
-    return NULL;
+    Job *job = desk->waiting->data;
+    bool fits = desk->n_pages + job->references.n_pages <= GW_REF_MAX_UNPROVEN_PAGES;
+
+    return fits || desk->waiting == desk->jobs.head ? job : NULL;
 }
 
 /* With the lock held, which is given up meanwhile. */
@@ -141,6 +140,7 @@ resolve(GwRefDesk *desk, Job *job)
     GError *error = NULL;
 
     job->state = JOB_IN_WORK;
+    desk->waiting = desk->waiting->next;
     desk->n_pages += references.n_pages;
     pthread_mutex_unlock(&desk->lock);
     GwRefPages *pages = gw_ref_target_resolve(desk->images, desk->tagger, section, references.len,
@@ -151,6 +151,7 @@ resolve(GwRefDesk *desk, Job *job)
     job->error = error;
     if (pages && !gw_ref_pages_is_proven(pages)) {
         job->need_due = true;
+        desk->n_open++;
         desk->asked_us = gw_now_us();
         if (!desk->stopped) {
             desk->wake(desk->wake_data);
@@ -189,12 +190,8 @@ static void
 wait_locked(GwRefDesk *desk)
 {
     struct timespec until;
-    bool any_open = false;
 
-    for (GList *item = desk->jobs.head; item && !any_open; item = item->next) {
-        any_open = is_open(item->data);
-    }
-    if (!any_open) {
+    if (desk->n_open == 0) {
         pthread_cond_wait(&desk->changed, &desk->lock);
         return;
     }
@@ -294,6 +291,7 @@ gw_ref_desk_announce(GwRefDesk *desk, GwFrame *frame)
         job->frame = gw_frame_ref(frame);
         job->references = references;
         g_queue_push_tail(&desk->jobs, job);
+        desk->waiting = desk->waiting ? desk->waiting : desk->jobs.tail;
         pthread_cond_broadcast(&desk->changed);
     }
     pthread_mutex_unlock(&desk->lock);
@@ -415,7 +413,7 @@ gw_ref_desk_ask_again(GwRefDesk *desk)
 static Job *
 next_asking(const GwRefDesk *desk)
 {
-    for (GList *item = desk->jobs.head; item; item = item->next) {
+    for (GList *item = desk->n_open > 0 ? desk->jobs.head : NULL; item; item = item->next) {
         Job *job = item->data;
 
         if (job->need_due) {
@@ -456,11 +454,16 @@ take_fill_locked(GwRefDesk *desk, uint64_t sequence, const uint8_t *payload, siz
         Job *job = item->data;
 
         if (job->frame->header.sequence == sequence && job->state == JOB_RESOLVED && job->pages) {
+            bool was_open = is_open(job);
+
             desk->asked_us = gw_now_us();
             if (!gw_ref_pages_fill(job->pages, desk->fill_tagger, payload, len, error)) {
                 return false;
             }
-            job->need_due = job->need_due && is_open(job);
+            bool answered = was_open && !is_open(job);
+
+            desk->n_open -= answered;
+            job->need_due = job->need_due && !answered;
             pthread_cond_broadcast(&desk->changed);
             return true;
         }
