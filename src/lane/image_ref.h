@@ -56,6 +56,7 @@
 #include "lane/image.h"
 #include "lane/image_index.h"
 #include "lane/page_tag.h"
+#include "lane/pool.h"
 #include "lane/visit.h"
 
 #define GW_REF_MAX_IMAGES  32u
@@ -176,11 +177,13 @@ bool gw_ref_source_try_visit(GwRefSource *source, uint16_t block, uint64_t page,
 
 /* --- source: one frame ------------------------------------------------------------------------ */
 
-/* The references of a frame and copies of their pages. One thread at a time. */
+/* The references of a frame and their pages. One thread at a time. */
 typedef struct GwRefGroup GwRefGroup;
 
 /* NULL when memory is short: 1 MiB while it is filled, what is needed after encode(). */
 GwRefGroup *gw_ref_group_new(void) GW_MUST_USE;
+/* One whose pages lie in @frame's payload, are not copied, and are not changed any more. */
+GwRefGroup *gw_ref_group_new_in(GwFrame *frame) GW_MUST_USE;
 void gw_ref_group_free(GwRefGroup *group);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefGroup, gw_ref_group_free)
 

@@ -4,7 +4,7 @@
  *
  * A GwRefSource owns the indexes of a move; they are built by threads of their own. Looking up is
  * for any thread and takes no lock; an image counts from the moment it is taken into use until it
- * has missed too often. A GwRefGroup owns copies of its pages until the frame is acknowledged:
+ * has missed too often. A GwRefGroup owns its pages until the frame is acknowledged:
  * the caller bounds them all together by GW_REF_MAX_UNPROVEN_PAGES. What a target sends (NEED) is
  * hostile input: it is compared with, and can only fetch, what the group has.
  */
@@ -54,7 +54,10 @@ struct GwRefGroup {
     bool encoded;
     GwRef refs[GW_REF_MAX_PAGES];
     GwPageTag tags[GW_REF_MAX_PAGES];
-    uint8_t *pages;
+    uint32_t at[GW_REF_MAX_PAGES]; /* where in `base` the page is */
+    const uint8_t *base;
+    uint8_t *copies; /* is `base`, or: */
+    GwFrame *frame;  /* its payload is */
     /* The answer to a NEED. */
     unsigned n_needs;
     uint64_t sequence;
@@ -281,23 +284,35 @@ gw_ref_group_new(void)
 {
     g_autoptr(GwRefGroup) group = g_new0(GwRefGroup, 1);
 
-    group->pages = g_try_malloc((gsize)GW_REF_MAX_PAGES * GW_PAGE_BYTES);
-    return group->pages ? g_steal_pointer(&group) : NULL;
+    group->copies = g_try_malloc((gsize)GW_REF_MAX_PAGES * GW_PAGE_BYTES);
+    group->base = group->copies;
+    return group->copies ? g_steal_pointer(&group) : NULL;
+}
+
+GwRefGroup *
+gw_ref_group_new_in(GwFrame *frame)
+{
+    GwRefGroup *group = g_new0(GwRefGroup, 1);
+
+    group->frame = gw_frame_ref(frame);
+    group->base = gw_frame_payload(frame);
+    return group;
 }
 
 void
 gw_ref_group_free(GwRefGroup *group)
 {
     if (group) {
-        g_free(group->pages);
+        g_free(group->copies);
+        gw_frame_free(group->frame);
         g_free(group);
     }
 }
 
-static uint8_t *
+static const uint8_t *
 page_at(const GwRefGroup *group, unsigned number)
 {
-    return group->pages + (size_t)number * GW_PAGE_BYTES;
+    return group->base + group->at[number];
 }
 
 bool
@@ -306,7 +321,12 @@ gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page, const
     if (group->encoded || group->n_pages == GW_REF_MAX_PAGES || ref->image >= GW_REF_MAX_IMAGES) {
         return false;
     }
-    memcpy(page_at(group, group->n_pages), page, GW_PAGE_BYTES);
+    if (group->copies) {
+        group->at[group->n_pages] = group->n_pages * GW_PAGE_BYTES;
+        memcpy(group->copies + group->at[group->n_pages], page, GW_PAGE_BYTES);
+    } else {
+        group->at[group->n_pages] = (uint32_t)(page - group->base);
+    }
     group->tags[group->n_pages] = *tag;
     group->refs[group->n_pages++] = *ref;
     return true;
@@ -351,7 +371,10 @@ gw_ref_group_encode(GwRefGroup *group, GByteArray *out)
         i += count;
     }
     group->encoded = true;
-    group->pages = g_realloc(group->pages, MAX(group->n_pages, 1) * (gsize)GW_PAGE_BYTES);
+    if (group->copies) {
+        group->copies = g_realloc(group->copies, MAX(group->n_pages, 1) * (gsize)GW_PAGE_BYTES);
+        group->base = group->copies;
+    }
 }
 
 /* --- answers ---------------------------------------------------------------------------------- */
