@@ -117,6 +117,7 @@ typedef struct GwRefSourceOptions {
     const char *cache_folder; /* for indexes and the seed of their hashes; NULL: keep nothing */
     uint64_t max_table_bytes; /* of each index; 0: the default */
     uint64_t max_cache_bytes; /* of the folder; 0: the default */
+    bool is_awaited;          /* by a move: image_index.h */
 } GwRefSourceOptions;
 
 typedef struct GwRefSourceFigures {
@@ -235,7 +236,12 @@ GwRefPages *gw_ref_target_resolve(GwRefTarget *target, GwPageTagger *tagger, con
 void gw_ref_pages_free(GwRefPages *pages);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefPages, gw_ref_pages_free)
 
+/* Asks the disk for the blocks of a section that is resolved later. */
+void gw_ref_target_prefetch(GwRefTarget *target, const uint8_t *section, size_t len);
+
 bool gw_ref_pages_is_proven(const GwRefPages *pages);
+/* Some of them were not in memory: the disk had to be waited for. */
+bool gw_ref_pages_were_cold(const GwRefPages *pages);
 
 /* GW_PAGE_BYTES, borrowed; NULL before the pages are proven and for a number out of range. */
 const uint8_t *gw_ref_pages_get(const GwRefPages *pages, unsigned number);

@@ -41,6 +41,7 @@ struct GwRefSource {
     char *cache_folder;
     uint64_t max_table_bytes;
     uint64_t max_cache_bytes;
+    bool is_awaited;
     uint64_t seed;
     _Atomic unsigned n_images;
     SourceImage images[GW_REF_MAX_IMAGES];
@@ -77,6 +78,7 @@ gw_ref_source_new(const GwRefSourceOptions *options)
     source->cache_folder = g_strdup(options->cache_folder);
     source->max_table_bytes = options->max_table_bytes;
     source->max_cache_bytes = options->max_cache_bytes;
+    source->is_awaited = options->is_awaited;
     source->seed = gw_image_cache_seed(options->cache_folder);
     return source;
 }
@@ -105,6 +107,7 @@ gw_ref_source_add(GwRefSource *source, const char *path, const char *format, GEr
         .max_table_bytes = source->max_table_bytes,
         .cache_folder = source->cache_folder,
         .max_cache_bytes = source->max_cache_bytes,
+        .is_awaited = source->is_awaited,
     };
     unsigned number = atomic_load(&source->n_images);
 

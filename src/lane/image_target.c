@@ -21,6 +21,7 @@ struct GwRefPages {
     unsigned n_pages;
     unsigned n_filled;
     bool proven;
+    bool cold;
     uint8_t proof[GW_REF_PROOF_BYTES]; /* that all pages together must have */
     GwRef refs[GW_REF_MAX_PAGES];
     GwPageTag tags[GW_REF_MAX_PAGES]; /* of those that are known */
@@ -156,7 +157,7 @@ read_from(GwImage *image, unsigned number, GwPageTagger *tagger, GwRefPages *pag
         }
     }
     if (n > 0) {
-        gw_image_read(image, reads, n);
+        pages->cold |= gw_image_read(image, reads, n);
     }
     for (size_t i = 0; i < n; i++) {
         size_t page = (size_t)(reads[i].out - pages->pages) / GW_PAGE_BYTES;
@@ -209,10 +210,37 @@ gw_ref_target_resolve(GwRefTarget *target, GwPageTagger *tagger, const uint8_t *
     return g_steal_pointer(&pages);
 }
 
+void
+gw_ref_target_prefetch(GwRefTarget *target, const uint8_t *section, size_t len)
+{
+    g_autofree GwRefPages *pages = g_new0(GwRefPages, 1);
+
+    if (!decode_section(target, section, len, pages, NULL)) {
+        return; /* which is told when it is resolved */
+    }
+    for (unsigned i = 0; i < pages->n_pages;) {
+        const GwRef *first = &pages->refs[i];
+        unsigned count = 1;
+
+        while (i + count < pages->n_pages && first[count].image == first->image &&
+               first[count].block == first->block + count) {
+            count++;
+        }
+        gw_image_prefetch(target->images[first->image], first->block, count);
+        i += count;
+    }
+}
+
 bool
 gw_ref_pages_is_proven(const GwRefPages *pages)
 {
     return pages->proven;
+}
+
+bool
+gw_ref_pages_were_cold(const GwRefPages *pages)
+{
+    return pages->cold;
 }
 
 const uint8_t *

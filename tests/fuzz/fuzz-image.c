@@ -159,6 +159,7 @@ fuzz_target(const uint8_t *data, size_t len)
 
     gw_ref_target_set_image(target, 0, own_image());
     gw_ref_target_set_image(target, 3, own_image());
+    gw_ref_target_prefetch(target, section, section_len);
     g_autoptr(GwRefPages) pages =
         gw_ref_target_resolve(target, own_tagger(), section, section_len, n_pages, NULL);
 

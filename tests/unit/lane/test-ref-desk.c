@@ -10,7 +10,9 @@
 #include "lane/ref_keep.h"
 #include "test-image-files.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #define N_PAGES 3000u
 #define SEED    11u
@@ -282,6 +284,35 @@ static void
 test_all_is_missing(void)
 {
     run("b", 0);
+}
+
+/* Blocks that the disk has to be asked for, where the file system gives memory back. */
+static void
+forget_blocks(const Rig *rig, const char *name)
+{
+    g_autofree char *path = image_file(&rig->files, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    g_assert_cmpint(fsync(fd), ==, 0);
+    g_assert_cmpint(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), ==, 0);
+    close(fd);
+}
+
+static void
+test_cold_disk(void)
+{
+    g_auto(Rig) rig = {0};
+    Taker taker = {.rig = &rig};
+
+    rig_make(&rig, "half");
+    for (unsigned i = 0; i < 60; i++) {
+        send_frame(&rig, (unsigned)below(N_PAGES), 8 + (unsigned)below(57));
+    }
+    forget_blocks(&rig, "half");
+    give_key(&rig);
+    taker.thread = g_thread_new("taker", take_all, &taker);
+    carry(&rig, &taker, 0);
+    g_thread_join(taker.thread);
 }
 
 static void
@@ -569,6 +600,7 @@ main(int argc, char **argv)
     g_test_add_func("/ref-desk/same-disk", test_same_disk);
     g_test_add_func("/ref-desk/half-is-missing", test_half_is_missing);
     g_test_add_func("/ref-desk/all-is-missing", test_all_is_missing);
+    g_test_add_func("/ref-desk/cold-disk", test_cold_disk);
     g_test_add_func("/ref-desk/lost-connections", test_lost_connections);
     g_test_add_func("/ref-desk/room", test_room);
     g_test_add_func("/ref-desk/session-ends", test_session_ends);
