@@ -16,7 +16,7 @@
 
 #define MAX_MAPS_BYTES (4u * 1024u * 1024u)
 #define MAX_ADDRESS    ((uint64_t)1 << 56)
-/* NAME, "4", "KiB", offset, used, total, address, "rw" */
+/* NAME, "4", "KiB", offset, used, total, address, "rw"; used counts */
 #define N_WORDS 8u
 
 static void
