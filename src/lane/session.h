@@ -125,6 +125,7 @@ struct GwLane {
 
     /* --- handed over to the inbox thread with the sink --- */
     GwVisitTags *tags; /* borrowed, NULL: none */
+    GwPlacer *placer;  /* NULL: all goes to QEMU */
 
     /* --- under `lock` --- */
     pthread_mutex_t lock;
