@@ -14,6 +14,7 @@
  * codecs.
  */
 #include "base/log.h"
+#include "base/processor.h"
 #include "base/units.h"
 #include "lane/link.h"
 #include "lane/wake.h"
@@ -21,7 +22,6 @@
 #include <gnutls/crypto.h>
 #include <signal.h>
 #include <string.h>
-#include <time.h>
 
 #define DEFAULT_SILENCE_MS 3000
 
@@ -147,10 +147,7 @@ gw_lane_end(GwLane *lane, GError *error, bool tell)
 void
 gw_lane_count_cpu(GwLane *lane, int64_t *last_us)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    int64_t now_us = (int64_t)now.tv_sec * G_USEC_PER_SEC + now.tv_nsec / 1000;
+    int64_t now_us = (int64_t)gw_thread_cpu_us();
 
     pthread_mutex_lock(&lane->lock);
     lane->stats.cpu_us += (uint64_t)(now_us - *last_us);
@@ -274,6 +271,7 @@ gw_lane_destroy(GwLane *lane)
     gw_outbox_free(lane->urgent_outbox);
     gw_inbox_free(lane->urgent_inbox);
     gw_ref_desk_free(lane->desk);
+    gw_placer_free(lane->placer);
     gw_ref_keep_free(lane->keep);
     gw_ref_source_free(lane->references);
     gw_frame_pool_free(lane->pool);
@@ -534,6 +532,13 @@ void
 gw_lane_note_visit(GwLane *lane, GwVisitTags *tags)
 {
     lane->tags = tags;
+}
+
+void
+gw_lane_place_pages(GwLane *lane, GwPlacer *placer)
+{
+    gw_placer_free(lane->placer);
+    lane->placer = placer;
 }
 
 bool

@@ -14,6 +14,7 @@
  *   source_post.c   post-copy: the sending host
  *   target_post.c   ... the receiving one
  *   post_socket.c   ... sockets to QEMU, and what the kernel allows
+ *   qemu_memory.c   where the target's QEMU has its guest's memory
  *   direct.c        QEMU-to-QEMU transport: ports and keys
  *   references.c    disk images that both hosts read
  *   indexer.c       indexes over them, ahead of moves
@@ -273,6 +274,7 @@ typedef struct GwTarget {
     guint ref_wait;      /* QEMU is ready */
     json_t *ref_taken;   /* what is told to the source */
     GwRefTarget *images; /* until the lane has them */
+    GwPlacer *placer;    /* until the lane has it; NULL: pages go through QEMU's loader */
     GwVisitTags *tags;   /* NULL: how the memory came is not noted */
     bool observing;
     bool loaded;        /* QEMU has loaded the whole stream */

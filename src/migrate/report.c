@@ -41,6 +41,7 @@ static const Figure figures[] = {
     {"same_pages", COUNT(same_pages)},
     {"delta_pages", COUNT(delta_pages)},
     {"reference_pages", COUNT(reference_pages)},
+    {"placed_pages", COUNT(placed_pages)},
     {"reference_misses", COUNT(reference_misses)},
     {"reconnects", COUNT(reconnects)},
     {"rate_bytes_s", LANE(rate_bytes_s)},

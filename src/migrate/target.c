@@ -9,6 +9,7 @@
  */
 #include "base/fd.h"
 #include "base/units.h"
+#include "lane/placer.h"
 #include "migrate/check.h"
 
 #include <string.h>
@@ -377,6 +378,7 @@ receive(GwTarget *target)
         return;
     }
     gw_lane_note_visit(target->lane, target->tags);
+    gw_lane_place_pages(target->lane, g_steal_pointer(&target->placer));
     bool ok = target->direct ? true
               : gw_move_may_post(move)
                   ? gw_target_post_receive(target, &error)
@@ -591,6 +593,7 @@ target_free(GwMove *move)
 
     gw_target_qemu_leave(target);
     drop_references(target);
+    gw_placer_free(target->placer);
     gw_lane_free(target->lane);
     gw_visit_tags_free(target->tags);
     gw_fd_clear(&target->stream_fd);

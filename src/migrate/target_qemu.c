@@ -8,6 +8,7 @@
  */
 #include "base/fd.h"
 #include "migrate/internal.h"
+#include "migrate/qemu_memory.h"
 
 #include <string.h>
 
@@ -134,11 +135,44 @@ on_setup_reply(json_t *answer, const GError *error, void *data)
 }
 
 static void
-on_listening(json_t *answer, const GError *error, void *data)
+on_direct_ready(json_t *answer, const GError *error, void *data)
 {
     on_setup_reply(answer, error, data);
     if (!error) {
         gw_target_listens(data);
+    }
+}
+
+/* Without it pages take the way through QEMU's loader. */
+static void
+on_memory_told(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    const char *table = json_string_value(answer);
+    GwVm *vm = gw_move_vm(target->move);
+    g_autoptr(GError) problem = error ? g_error_copy(error) : NULL;
+
+    if (vm && table) {
+        target->placer = gw_qemu_memory_open(gw_vm_process(vm), table, &problem);
+    }
+    if (!target->placer) {
+        GwLogFields fields = gw_move_log_fields(target->move);
+        gw_info(&fields, "pages go through QEMU's loader: its memory cannot be written to: %s",
+                problem ? problem->message : "it does not tell where that is");
+    }
+    gw_target_listens(target);
+}
+
+static void
+on_lane_listening(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    GwQmp *qmp = qmp_of(target);
+
+    on_setup_reply(answer, error, data);
+    if (!error && qmp) {
+        gw_qmp_call(qmp, "human-monitor-command",
+                    json_pack("{s:s}", "command-line", "info ramblock"), on_memory_told, target);
     }
 }
 
@@ -155,8 +189,8 @@ listen_on_lane(GwTarget *target, GwQmp *qmp, GError **error)
     qemu_end = pair[1];
     gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), qemu_end, on_setup_reply,
                    target);
-    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME), on_listening,
-                target);
+    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME),
+                on_lane_listening, target);
     return true;
 }
 
@@ -175,7 +209,7 @@ on_direct_listening(json_t *answer, const GError *error, void *data)
         return;
     }
     target->port = target->next_port;
-    on_listening(answer, error, data);
+    on_direct_ready(answer, error, data);
 }
 
 static void
