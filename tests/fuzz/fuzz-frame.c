@@ -181,6 +181,7 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
         (void)!gw_mark_decode(payload, len, &mark, &error);
         break;
     case GW_FRAME_ACK:
+    case GW_FRAME_BYTES_ACK:
         (void)!gw_ack_decode(payload, len, &ack, &error);
         break;
     case GW_FRAME_NEED:
@@ -196,6 +197,9 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
     case GW_FRAME_CONTROL:
     case GW_FRAME_GOODBYE:
     case GW_FRAME_PROBE:
+    case GW_FRAME_OPEN: /* what these carry is QEMU's */
+    case GW_FRAME_BYTES:
+    case GW_FRAME_END:
         break;
     }
 }
