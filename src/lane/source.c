@@ -147,6 +147,7 @@ adapt(GwSource *source)
         .waited_encoder_us = (int64_t)(encoder.waited_us - source->encoder_then.waited_us),
         .encoder_cpu_us = (int64_t)(encoder.cpu_us - source->encoder_then.cpu_us),
         .n_encoders = encoder.n_workers,
+        .n_processors = g_get_num_processors(),
         .idle_percent = gw_processor_idle_percent(&source->times_then, &times),
         .rate_bytes_s = outbox.rate_bytes_s,
         .taken_bytes = stream_bytes - source->stream_bytes_then,
@@ -185,7 +186,8 @@ wait_for_room(GwSource *source)
 static void
 give_batch(GwSource *source)
 {
-    GwBatchEffort effort = gw_adapt_effort(&source->adapt);
+    bool hurry = !gw_outbox_is_filled(source->lane->outbox);
+    GwBatchEffort effort = gw_adapt_effort(&source->adapt, hurry);
     unsigned off = source->lane->encodings_off;
 
     effort.images = off & GW_ENCODING_REFERENCE ? NULL : source->lane->references;

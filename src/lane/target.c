@@ -265,7 +265,8 @@ count(GwTarget *target)
         lane->stats.delta_pages += counts.delta_pages;
         lane->stats.reference_pages += counts.reference_pages;
         lane->stats.zero_pages += counts.zero_pages;
-        lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages);
+        lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages) +
+                                   gw_batch_decoder_memory_bytes(target->decoder);
     }
     pthread_mutex_unlock(&lane->lock);
     gw_lane_count_cpu(lane, &target->cpu_us);

@@ -119,7 +119,7 @@ test_order(void)
         gw_encoder_figures(rig.encoder, &figures);
         g_assert_cmpuint(figures.n_workers, ==, n_workers);
         g_assert_cmpuint(figures.cpu_us, >, 0);
-        g_assert_cmpuint(figures.memory_bytes, <=, n_workers * (8u << 20) + (1u << 20));
+        g_assert_cmpuint(figures.memory_bytes, <=, n_workers * (10u << 20) + (1u << 20));
         for (unsigned i = 0; i < n_frames; i++) {
             expect_frame(&rig, decoder, i);
         }
