@@ -127,6 +127,7 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
 
     uint64_t bytes_s = sample->taken_bytes * G_USEC_PER_SEC / (uint64_t)sample->period_us;
     bool did_not_pay = bytes_s < adapt->above_bytes_s;
+    bool too_slow = encoder >= ENCODER_WAITED && link <= LITTLE_WAITED;
 
     adapt->fast_link = sample->rate_bytes_s >= FAST_BYTES_S;
     adapt->barred_us -= sample->period_us;
@@ -137,8 +138,9 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
     }
     if (did_not_pay) {
         step_back(adapt);
-    } else if (adapt->rung > PLAIN && adapt->kept_us <= 0 && encoder >= ENCODER_WAITED &&
-               link <= LITTLE_WAITED) {
+    } else if (too_slow && rungs[adapt->rung].codec->single) {
+        adapt->rung = COMMON; /* which is what batches in a hurry had */
+    } else if (too_slow && adapt->rung > PLAIN && adapt->kept_us <= 0) {
         step_down(adapt, bytes_s);
     } else if (adapt->rung > COMMON && sample->idle_percent < IDLE_TO_STAY) {
         adapt->rung = COMMON;
@@ -150,7 +152,8 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
 GwBatchEffort
 gw_adapt_effort(const GwAdapt *adapt, bool hurry)
 {
-    unsigned rung = hurry ? MIN(adapt->rung, COMMON) : adapt->rung;
+    /* The others' streams begin anew with another level, and lose more than a wait costs. */
+    unsigned rung = hurry && rungs[adapt->rung].codec->single ? COMMON : adapt->rung;
 
     return (GwBatchEffort){
         .codec = rungs[rung].codec,

@@ -197,7 +197,7 @@ bool
 gw_window_is_filled(const GwWindow *window)
 {
     /* Of 1.5 products one is under way and half a one queues. */
-    return window->queued_bytes - window->received_bytes >= gw_window_limit(window) / 6 * 5;
+    return window->queued_bytes - window->received_bytes >= gw_window_limit(window) / 4 * 3;
 }
 
 uint64_t

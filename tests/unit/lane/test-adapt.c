@@ -38,17 +38,32 @@ cost_of(const GwBatchEffort *effort, double *cpu_us, double *bytes)
                                   : 2520;
 }
 
+/* Pages per second that the encoders and the link are good for. */
+static void
+speeds_of(const Model *model, const GwBatchEffort *effort, double *encoder, double *link)
+{
+    unsigned n_encoders = effort->codec->single ? 1 : model->n_encoders;
+    double cpu_us, bytes;
+
+    cost_of(effort, &cpu_us, &bytes);
+    *encoder = n_encoders * 1e6 * MIN(1, 2 - 2 * model->busy) / cpu_us;
+    *link = model->link_bytes_s / bytes;
+}
+
 /* Pages per second in this period. */
 static double
 run_period(Model *model)
 {
     GwBatchEffort before = gw_adapt_effort(&model->adapt, false);
-    double cpu_us, bytes;
+    GwBatchEffort done = before;
+    double encoder, link, cpu_us, bytes;
 
-    cost_of(&before, &cpu_us, &bytes);
-    unsigned n_encoders = before.codec->single ? 1 : model->n_encoders;
-    double encoder = n_encoders * 1e6 * MIN(1, 2 - 2 * model->busy) / cpu_us;
-    double link = model->link_bytes_s / bytes;
+    speeds_of(model, &done, &encoder, &link);
+    if (encoder < link) {
+        done = gw_adapt_effort(&model->adapt, true);
+        speeds_of(model, &done, &encoder, &link);
+    }
+    cost_of(&done, &cpu_us, &bytes);
     double pages = MIN(MIN(model->qemu_pages_s, encoder), link);
     /* What the stream thread would have taken without the one that holds it up. */
     double wait = 1 - pages / model->qemu_pages_s;
@@ -224,6 +239,26 @@ test_zstd_switched_off(void)
     g_assert_cmpuint(model.n_changes, ==, 0);
 }
 
+/* The link runs dry: no waiting for the far view, and no stream begins anew for it. */
+static void
+test_hurry(void)
+{
+    Model model;
+
+    model_init(&model, 12.5e6, 0.2, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        GwBatchEffort calm = gw_adapt_effort(&model.adapt, false);
+        GwBatchEffort hurry = gw_adapt_effort(&model.adapt, true);
+
+        g_assert_false(hurry.codec->single);
+        g_assert_true(calm.codec->single ||
+                      (calm.codec == hurry.codec && calm.level == hurry.level));
+        run_period(&model);
+    }
+    expect(&model, GW_CODEC_ZSTD_WIDE, 8);
+    g_assert_cmpint(gw_adapt_effort(&model.adapt, true).level, ==, 1);
+}
+
 /* A clock that stands still, no encoders: nothing to divide by. */
 static void
 test_no_measures(void)
@@ -246,6 +281,7 @@ main(int argc, char **argv)
     g_test_add_func("/adapt/never-far-from-the-best", test_never_far_from_the_best);
     g_test_add_func("/adapt/link-changes", test_link_changes);
     g_test_add_func("/adapt/zstd-switched-off", test_zstd_switched_off);
+    g_test_add_func("/adapt/hurry", test_hurry);
     g_test_add_func("/adapt/no-measures", test_no_measures);
     return g_test_run();
 }
