@@ -244,6 +244,7 @@ gw_lane_destroy(GwLane *lane)
     gw_outbox_free(lane->outbox);
     gw_inbox_free(lane->inbox);
     gw_ref_desk_free(lane->desk);
+    gw_placer_free(lane->placer);
     gw_ref_keep_free(lane->keep);
     gw_ref_source_free(lane->references);
     gw_frame_pool_free(lane->pool);
@@ -492,6 +493,13 @@ void
 gw_lane_note_visit(GwLane *lane, GwVisitTags *tags)
 {
     lane->tags = tags;
+}
+
+void
+gw_lane_place_pages(GwLane *lane, GwPlacer *placer)
+{
+    gw_placer_free(lane->placer);
+    lane->placer = placer;
 }
 
 bool

@@ -37,6 +37,7 @@ typedef struct GwRefSource GwRefSource; /* image_ref.h */
 typedef struct GwRefTarget GwRefTarget;
 typedef struct GwVisitWriter GwVisitWriter; /* visit.h */
 typedef struct GwVisitTags GwVisitTags;
+typedef struct GwPlacer GwPlacer; /* placer.h */
 
 #define GW_LANE_MAX_MESSAGE_BYTES (1024u * 1024u)
 
@@ -78,6 +79,7 @@ typedef struct GwLaneStats {
     uint64_t reference_pages;
     uint64_t reference_misses; /* of these the target had not */
     uint64_t zero_pages;
+    uint64_t placed_pages;    /* target: written into its QEMU's memory, not given to QEMU */
     uint64_t in_flight_bytes; /* handed to TCP or queued, not acknowledged by the peer */
     uint64_t rate_bytes_s;    /* what the peer acknowledged, over the last second */
     uint64_t rtt_us;          /* smallest seen */
@@ -128,7 +130,7 @@ typedef struct GwLaneConnect {
     /* All of these may be left out. */
     const char *const *more_addresses; /* of the same peer, ends with NULL */
     unsigned n_links;                  /* connections while a stream runs; 0: by measure */
-    const char *congestion;            /* TCP's congestion control; NULL: the system's */
+    const char *congestion;            /* TCP's congestion control; NULL: by the link */
     unsigned encodings_off;            /* of GwEncoding */
     int64_t silence_ms; /* after which a connection is in doubt and another one opened; 0: 3000 */
 } GwLaneConnect;
@@ -186,6 +188,12 @@ bool gw_lane_take_references(GwLane *lane, GwRefTarget *images, GError **error) 
  */
 void gw_lane_keep_visit(GwLane *lane, GwVisitWriter *visit);
 void gw_lane_note_visit(GwLane *lane, GwVisitTags *tags);
+
+/*
+ * The memory of the QEMU that the stream is for: pages are written there, and QEMU gets the rest.
+ * On the side that accepted, before gw_lane_start_stream(). Transfer full; NULL for none.
+ */
+void gw_lane_place_pages(GwLane *lane, GwPlacer *placer);
 
 /*
  * Starts to carry QEMU's migration stream: on the side that connected from @fd to the peer, on

@@ -19,6 +19,11 @@
 /* A page's record that does not name the block. */
 #define RECORD_BYTES (8u + GW_PAGE_BYTES)
 
+typedef struct GwPlacedBlock {
+    int number; /* the placer's, or GW_PLACER_NO_BLOCK */
+    size_t name_len;
+} GwPlacedBlock;
+
 struct GwPageTarget {
     GwPageTargetCaps caps;
     GwRamWriter *writer;
@@ -27,7 +32,9 @@ struct GwPageTarget {
     GwPageTagger *tagger; /* NULL before begin() */
     GwPageMemory *memory;
     GwDeltaDecoder *deltas;
-    GwVisitTags *tags; /* borrowed, NULL: not noted */
+    GwVisitTags *tags;     /* borrowed, NULL: not noted */
+    GwPlacer *placer;      /* borrowed, NULL: all goes to QEMU */
+    GwPlacedBlock *placed; /* by index */
     GwPageTargetCounts counts;
 };
 
@@ -67,6 +74,7 @@ gw_page_target_free(GwPageTarget *pages)
         gw_page_tagger_free(pages->tagger);
         gw_page_memory_free(pages->memory);
         gw_delta_decoder_free(pages->deltas);
+        g_free(pages->placed);
         g_free(pages);
     }
 }
@@ -118,11 +126,50 @@ gw_page_target_add_block(GwPageTarget *pages, uint16_t index, const char *name, 
                     "the peer named RAM block %u where %u was next", index, pages->n_blocks);
         return false;
     }
+    if (!gw_ram_writer_add_block(pages->writer, name, name_len, error)) {
+        return false;
+    }
+    if (pages->placer) {
+        pages->placed = g_renew(GwPlacedBlock, pages->placed, pages->n_blocks + 1);
+        pages->placed[pages->n_blocks] = (GwPlacedBlock){
+            .number = gw_placer_find(pages->placer, name, name_len),
+            .name_len = name_len,
+        };
+    }
     pages->n_blocks++;
     if (pages->tags) {
         gw_visit_tags_add_block(pages->tags, name, name_len);
     }
-    return gw_ram_writer_add_block(pages->writer, name, name_len, error);
+    return true;
+}
+
+/* The length of a page's record in QEMU's stream. */
+static size_t
+record_bytes(const GwRamItem *page, const GwPlacedBlock *block)
+{
+    size_t header = sizeof(uint64_t) + (page->names_block ? 1 + block->name_len : 0);
+
+    return header + (page->kind == GW_RAM_ITEM_ZERO ? 1 : GW_PAGE_BYTES);
+}
+
+/* Gives the page to the placer or to QEMU. */
+static bool
+give_page(GwPageTarget *pages, const GwRamItem *page, GByteArray *out, size_t *len, GError **error)
+{
+    const GwPlacedBlock *block =
+        pages->placed && page->block < pages->n_blocks ? &pages->placed[page->block] : NULL;
+    guint before = out->len;
+
+    if (block && block->number != GW_PLACER_NO_BLOCK) {
+        *len = record_bytes(page, block);
+        pages->counts.placed_pages++;
+        return gw_placer_put(pages->placer, block->number, page->address,
+                             page->kind == GW_RAM_ITEM_ZERO ? NULL : page->data, error);
+    }
+    bool written = gw_ram_writer_put(pages->writer, page, out, error);
+
+    *len = out->len - before;
+    return written;
 }
 
 /* Writes the page and adds it to the digest. */
@@ -130,15 +177,15 @@ static bool
 put_page(GwPageTarget *pages, const GwRamItem *page, const GwPageTag *tag, GByteArray *out,
          GError **error)
 {
-    guint before = out->len;
+    size_t len;
 
-    if (!gw_ram_writer_put(pages->writer, page, out, error)) {
+    if (!give_page(pages, page, out, &len, error)) {
         return false;
     }
     if (pages->tags) {
         gw_visit_tags_put(pages->tags, page->block, page->address / GW_PAGE_BYTES, page->data);
     }
-    gw_digest_add_page(pages->digest, page, tag, out->len - before);
+    gw_digest_add_page(pages->digest, page, tag, len);
     return true;
 }
 
@@ -194,7 +241,9 @@ put_opaque(GwPageTarget *pages, const GwBatchItem *item, GByteArray *out, GError
 {
     GwRamItem bytes = {.kind = GW_RAM_ITEM_BYTES, .data = item->data, .len = item->len};
 
-    if (!gw_ram_writer_put(pages->writer, &bytes, out, error)) {
+    /* Devices may look at the guest's memory as they are loaded. */
+    if ((pages->placer && !gw_placer_drain(pages->placer, error)) ||
+        !gw_ram_writer_put(pages->writer, &bytes, out, error)) {
         return false;
     }
     gw_digest_add(pages->digest, item->data, item->len);
@@ -250,6 +299,12 @@ gw_page_target_note(GwPageTarget *pages, GwVisitTags *tags)
 }
 
 void
+gw_page_target_place(GwPageTarget *pages, GwPlacer *placer)
+{
+    pages->placer = placer;
+}
+
+void
 gw_page_target_mark(const GwPageTarget *pages, GwStreamMark *out)
 {
     gw_digest_mark(pages->digest, out);
@@ -270,7 +325,8 @@ gw_page_target_memory_bytes(const GwPageTarget *pages)
         return 0;
     }
     gw_page_memory_figures(pages->memory, &figures);
-    return figures.table_bytes + (uint64_t)figures.copies * GW_PAGE_BYTES;
+    return figures.table_bytes + (uint64_t)figures.copies * GW_PAGE_BYTES +
+           (pages->placer ? gw_placer_memory_bytes(pages->placer) : 0);
 }
 
 GwPageTargetCounts

@@ -11,6 +11,7 @@
 
 #include "lane/batch.h"
 #include "lane/frame.h"
+#include "lane/placer.h"
 
 typedef struct GwPageTarget GwPageTarget;
 
@@ -41,11 +42,14 @@ bool gw_page_target_put(GwPageTarget *pages, const GwBatchItem *item, GByteArray
 /* All that was put, as the source's QEMU wrote it. */
 void gw_page_target_mark(const GwPageTarget *pages, GwStreamMark *out);
 uint64_t gw_page_target_stream_bytes(const GwPageTarget *pages);
-/* Memory for tags and copies. */
+/* Memory for tags and copies, and the placer's. */
 uint64_t gw_page_target_memory_bytes(const GwPageTarget *pages);
 
 /* Before the first block: where it is noted how pages come; borrowed (visit.h). */
 void gw_page_target_note(GwPageTarget *pages, GwVisitTags *tags);
+/* Before the first block: pages of blocks that it knows go there, and not to @out; borrowed. All of
+ * them are written before anything behind them that is no page. NULL: none do. */
+void gw_page_target_place(GwPageTarget *pages, GwPlacer *placer);
 
 /* Since they were asked for last. */
 typedef struct GwPageTargetCounts {
@@ -54,6 +58,7 @@ typedef struct GwPageTargetCounts {
     uint64_t delta_pages;
     uint64_t reference_pages;
     uint64_t zero_pages;
+    uint64_t placed_pages; /* of all that were not the same */
 } GwPageTargetCounts;
 
 GwPageTargetCounts gw_page_target_take_counts(GwPageTarget *pages);

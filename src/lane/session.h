@@ -71,7 +71,7 @@ struct GwLane {
     uint16_t port;
     char *expected_name; /* NULL: accepted */
     GwLaneCredentials *credentials;
-    char *congestion; /* NULL: the system's */
+    char *congestion; /* NULL: by the link */
     int64_t open_deadline_us;
     int64_t session_timeout_ms;
     int64_t silence_us; /* after which a connection is in doubt */
@@ -125,6 +125,7 @@ struct GwLane {
 
     /* --- handed over to the inbox thread with the sink --- */
     GwVisitTags *tags; /* borrowed, NULL: none */
+    GwPlacer *placer;  /* NULL: all goes to QEMU */
 
     /* --- under `lock` --- */
     pthread_mutex_t lock;

@@ -2,11 +2,12 @@
 /*
  * The inbox thread: handles the peer's ordered frames one after the other.
  *
- * Control messages go to the main context. Stream frames are decoded, turned back into QEMU's
- * stream and given to QEMU; the digest over it is compared at every checkpoint, and at the end
- * before anybody may start the guest. A frame is acknowledged when all of this is done: with a slow
- * QEMU it takes longer, and the peer's window holds the source back. Order is the order of sending
- * throughout, also between messages and stream.
+ * Control messages go to the main context. Stream frames are decoded; pages are
+ * written into QEMU's memory or, with the rest, given to it as its stream; the digest over it is
+ * compared at every checkpoint, and at the end before anybody may start the guest. A frame is
+ * acknowledged when all of this is done: with a slow QEMU it takes longer, and the peer's window
+ * holds the source back. Order is the order of sending throughout, also between messages and
+ * stream.
  *
  * Owns decoder and page model. Memory: about 1.5 MiB beside the inbox and the page model's. What
  * does not decode or agree ends the stream with an error and the session with GW_ERROR_PROTOCOL; a
@@ -47,6 +48,7 @@ typedef struct GwTarget {
     int fd;                 /* the inbox's */
     GwRefPages *references; /* of the frame being handled, NULL: it has none */
     int64_t cpu_us;
+    uint64_t placer_cpu_us;
 } GwTarget;
 
 static void
@@ -131,6 +133,7 @@ on_item(const GwBatchItem *item, void *data, GError **error)
         found.data = gw_ref_pages_get(target->references, item->reference);
     }
     if (!gw_page_target_put(target->pages, &found, target->out, error)) {
+        target->qemu_gone = target->lane->placer && gw_placer_has_failed(target->lane->placer);
         return false;
     }
     return target->out->len < OUT_BYTES || give_to_qemu(target, error);
@@ -181,6 +184,10 @@ static bool
 handle_stream_end(GwTarget *target, const uint8_t *payload, size_t len, GError **error)
 {
     if (!handle_mark(target, payload, len, error)) {
+        return false;
+    }
+    if (target->lane->placer && !gw_placer_drain(target->lane->placer, error)) {
+        target->qemu_gone = true;
         return false;
     }
     /* The guest may start as soon as this is known, and the disks be locked. */
@@ -265,8 +272,15 @@ count(GwTarget *target)
         lane->stats.delta_pages += counts.delta_pages;
         lane->stats.reference_pages += counts.reference_pages;
         lane->stats.zero_pages += counts.zero_pages;
+        lane->stats.placed_pages += counts.placed_pages;
         lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages) +
                                    gw_batch_decoder_memory_bytes(target->decoder);
+    }
+    if (lane->placer) {
+        uint64_t cpu_us = gw_placer_cpu_us(lane->placer);
+
+        lane->stats.cpu_us += cpu_us - target->placer_cpu_us;
+        target->placer_cpu_us = cpu_us;
     }
     pthread_mutex_unlock(&lane->lock);
     gw_lane_count_cpu(lane, &target->cpu_us);
@@ -285,6 +299,7 @@ handle_stream(GwTarget *target, const GwFrame *frame, GError **error)
         }
         target->state = STREAM_RUNS;
         gw_page_target_note(target->pages, target->lane->tags);
+        gw_page_target_place(target->pages, target->lane->placer);
     }
     if (target->qemu_gone) {
         return true;

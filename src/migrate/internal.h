@@ -11,6 +11,7 @@
  *   ram_hash.c, ram_map.c   ... and its hashes, and where it is
  *   visitor.c       sessions from other hosts, until it is known which move they are about
  *   check*.c        the checks before a move
+ *   qemu_memory.c   where the target's QEMU has its guest's memory
  *   direct.c        QEMU-to-QEMU transport: ports and keys
  *   references.c    disk images that both hosts read
  *   indexer.c       indexes over them, ahead of moves
@@ -230,6 +231,7 @@ typedef struct GwTarget {
     guint ref_wait;      /* QEMU is ready */
     json_t *ref_taken;   /* what is told to the source */
     GwRefTarget *images; /* until the lane has them */
+    GwPlacer *placer;    /* until the lane has it; NULL: pages go through QEMU's loader */
     GwVisitTags *tags;   /* NULL: how the memory came is not noted */
     bool observing;
     bool loaded;        /* QEMU has loaded the whole stream */

@@ -39,6 +39,7 @@ static const Figure figures[] = {
     {"same_pages", LANE(same_pages)},
     {"delta_pages", LANE(delta_pages)},
     {"reference_pages", LANE(reference_pages)},
+    {"placed_pages", LANE(placed_pages)},
     {"reference_misses", LANE(reference_misses)},
     {"reconnects", LANE(reconnects)},
     {"rate_bytes_s", LANE(rate_bytes_s)},

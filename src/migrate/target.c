@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/units.h"
 #include "migrate/check.h"
+#include "migrate/qemu_memory.h"
 
 #include <string.h>
 
@@ -160,18 +161,54 @@ drop_references(GwTarget *target)
 
 /* The disks that the source offers to refer to are looked at while QEMU starts. */
 static void
-on_listening(json_t *answer, const GError *error, void *data)
+be_ready(GwTarget *target)
 {
-    GwTarget *target = data;
-
-    on_setup_reply(answer, error, data);
-    if (error) {
-        return;
-    }
     if (target->ref_probe) {
         target->ref_wait = g_timeout_add(GW_REF_PROBE_WAIT_MS, on_ref_waited, target);
     } else {
         gw_move_event(target->move, GW_MOVE_EVENT_READY, NULL);
+    }
+}
+
+static void
+on_direct_ready(json_t *answer, const GError *error, void *data)
+{
+    on_setup_reply(answer, error, data);
+    if (!error) {
+        be_ready(data);
+    }
+}
+
+/* Without it pages take the way through QEMU's loader. */
+static void
+on_memory_told(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    const char *table = json_string_value(answer);
+    GwVm *vm = gw_move_vm(target->move);
+    g_autoptr(GError) problem = error ? g_error_copy(error) : NULL;
+
+    if (vm && table) {
+        target->placer = gw_qemu_memory_open(gw_vm_process(vm), table, &problem);
+    }
+    if (!target->placer) {
+        GwLogFields fields = gw_move_log_fields(target->move);
+        gw_info(&fields, "pages go through QEMU's loader: its memory cannot be written to: %s",
+                problem ? problem->message : "it does not tell where that is");
+    }
+    be_ready(target);
+}
+
+static void
+on_lane_listening(json_t *answer, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    GwQmp *qmp = qmp_of(target);
+
+    on_setup_reply(answer, error, data);
+    if (!error && qmp) {
+        gw_qmp_call(qmp, "human-monitor-command",
+                    json_pack("{s:s}", "command-line", "info ramblock"), on_memory_told, target);
     }
 }
 
@@ -188,8 +225,8 @@ listen_on_lane(GwTarget *target, GwQmp *qmp, GError **error)
     qemu_end = pair[1];
     gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), qemu_end, on_setup_reply,
                    target);
-    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME), on_listening,
-                target);
+    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME),
+                on_lane_listening, target);
     return true;
 }
 
@@ -208,7 +245,7 @@ on_direct_listening(json_t *answer, const GError *error, void *data)
         return;
     }
     target->port = target->next_port;
-    on_listening(answer, error, data);
+    on_direct_ready(answer, error, data);
 }
 
 static void
@@ -524,6 +561,7 @@ receive(GwTarget *target)
         return;
     }
     gw_lane_note_visit(target->lane, target->tags);
+    gw_lane_place_pages(target->lane, g_steal_pointer(&target->placer));
     if (!target->direct &&
         !gw_lane_start_stream(target->lane, g_steal_fd(&target->stream_fd), &error)) {
         gw_move_event(move, GW_MOVE_EVENT_FAILED, error);
@@ -788,6 +826,7 @@ target_free(GwMove *move)
 
     leave_vm(target);
     drop_references(target);
+    gw_placer_free(target->placer);
     gw_lane_free(target->lane);
     gw_visit_tags_free(target->tags);
     gw_fd_clear(&target->stream_fd);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Processes that are not our children: are they there, when do they end, and signals for them.
+ * Processes that are not our children: are they there, when do they end, signals for them, and what
+ * /proc has of them.
  *
  * The pidfd is opened first and the start time compared afterwards: a pidfd that was opened for
  * the wrong process then shows the wrong start time, and one for the right process stays with it.
@@ -13,10 +14,13 @@
 #include "qemu/launch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glib-unix.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define STAT_MAX_BYTES 4096
@@ -115,6 +119,45 @@ open_process(GwProcessId process, GError **error)
         return GW_FD_NONE;
     }
     return g_steal_fd(&pidfd);
+}
+
+/* For the calling thread only, and for files only: see setfsuid(2). */
+static void
+act_on_files_as(uid_t uid, gid_t gid)
+{
+    syscall(SYS_setfsgid, gid);
+    syscall(SYS_setfsuid, uid);
+}
+
+GwFd
+gw_process_open(GwProcessId process, const char *name, int flags, GError **error)
+{
+    g_autofree char *folder = g_strdup_printf("/proc/%d", (int)process.pid);
+    g_autofree char *path = g_strdup_printf("%s/%s", folder, name);
+    struct stat status;
+    uint64_t ticks = 0;
+
+    if (stat(folder, &status) < 0) {
+        not_found(process.pid, error);
+        return GW_FD_NONE;
+    }
+    act_on_files_as(status.st_uid, status.st_gid);
+    g_auto(GwFd) fd = open(path, flags | O_CLOEXEC);
+    int problem = errno;
+    act_on_files_as(geteuid(), getegid());
+    if (fd < 0) {
+        gw_set_error_errno(error, problem, "cannot open '%s'", path);
+        return GW_FD_NONE;
+    }
+    /* Looked at only now: then it is this process's. */
+    if (!gw_process_start_ticks(process.pid, &ticks, error)) {
+        return GW_FD_NONE;
+    }
+    if (ticks != process.start_ticks) {
+        not_found(process.pid, error);
+        return GW_FD_NONE;
+    }
+    return g_steal_fd(&fd);
 }
 
 /* A pidfd becomes readable when its process ends. */

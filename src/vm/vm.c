@@ -118,6 +118,12 @@ gw_vm_run_info(const GwVm *vm)
     return vm->run_info;
 }
 
+GwProcessId
+gw_vm_process(const GwVm *vm)
+{
+    return vm->run ? vm->run->process : (GwProcessId){0};
+}
+
 int64_t
 gw_vm_cpu_us(const GwVm *vm)
 {

@@ -56,6 +56,8 @@ const char *gw_vm_owner(const GwVm *vm);
 /* {"accel", "machine", "cpu", "balloon", "qemu_version"} of the running QEMU; NULL when stopped.
  * Borrowed. */
 const json_t *gw_vm_run_info(const GwVm *vm);
+/* Its QEMU; .pid is 0 if it has none. */
+GwProcessId gw_vm_process(const GwVm *vm);
 /* Processor time that its QEMU has used, the guest's own included, in µs; -1: it has none. */
 int64_t gw_vm_cpu_us(const GwVm *vm);
 /* Why it stopped last, for people; NULL if it never did or on request. */

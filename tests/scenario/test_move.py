@@ -32,6 +32,8 @@ def check_figures(move):
     assert move["bytes"]["wire"] >= move["bytes"]["page"] + move["bytes"]["zero"]
     assert move["bytes"]["stream"] > 0 and move["digest"]
     assert move["accel"] == "tcg"
+    # All but firmware and displays went straight into the target's memory.
+    assert move["at_target"]["placed_pages"] > 0.95 * move["ram_bytes"] / 4096
 
 
 def test_there_and_back_under_a_writer(cluster):

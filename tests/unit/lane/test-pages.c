@@ -10,7 +10,9 @@
 #include "lane/page_target.h"
 #include "qemustream.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 
 typedef struct Rig {
     GwFramePool *pool;
@@ -229,6 +231,83 @@ test_guest_arrives(void)
     }
 }
 
+/* --- written straight into memory --------------------------------------------------------------
+ */
+
+static GwPlacer *
+placer_of(const char *block, const void *memory, size_t bytes)
+{
+    GwPlacer *placer = gw_placer_new(open("/proc/self/mem", O_RDWR | O_CLOEXEC),
+                                     open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), NULL);
+
+    g_assert_true(gw_placer_add_block(placer, block, (uint64_t)(uintptr_t)memory, bytes));
+    return placer;
+}
+
+/* What belongs to @block is in @memory, and not in what QEMU was given, which is all else. */
+static void
+check_placed(const QemuGuest *sent, const QemuGuest *received, const char *block,
+             const uint8_t *memory)
+{
+    g_autofree char *prefix = g_strconcat(block, "@", NULL);
+    GHashTableIter each;
+    gpointer key, value;
+    unsigned n_placed = 0;
+
+    g_hash_table_iter_init(&each, sent->pages);
+    while (g_hash_table_iter_next(&each, &key, &value)) {
+        GBytes *other = g_hash_table_lookup(received->pages, key);
+
+        if (g_str_has_prefix(key, prefix)) {
+            uint64_t address = g_ascii_strtoull((const char *)key + strlen(prefix), NULL, 16);
+
+            g_assert_null(other);
+            g_assert_true(memcmp(memory + address, g_bytes_get_data(value, NULL),
+                                 g_bytes_get_size(value)) == 0);
+            n_placed++;
+        } else {
+            g_assert_true(other && g_bytes_equal(value, other));
+        }
+    }
+    g_assert_cmpuint(n_placed, >, 1000);
+    g_assert_cmpmem(sent->others->data, sent->others->len, received->others->data,
+                    received->others->len);
+}
+
+static void
+test_placed(void)
+{
+    static const char *const blocks[] = {"pc.ram", "0000:00:02.0/vga.vram"};
+    const size_t bytes = (size_t)1 << 30;
+    g_autoptr(GByteArray) stream = make_busy_stream();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(blocks); i++) {
+        uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        QemuGuest sent, received;
+        GwStreamMark source, target;
+        Rig rig;
+
+        g_assert_true(memory != MAP_FAILED);
+        g_autoptr(GwPlacer) placer = placer_of(blocks[i], memory, bytes);
+        rig_init(&rig, 0);
+        gw_page_target_place(rig.target, placer);
+        feed(&rig, stream);
+        g_assert_true(gw_placer_drain(placer, NULL));
+        gw_page_source_mark(rig.source, &source);
+        gw_page_target_mark(rig.target, &target);
+        g_assert_cmpmem(source.digest, GW_DIGEST_BYTES, target.digest, GW_DIGEST_BYTES);
+        qemu_guest_load(&sent, stream);
+        qemu_guest_load(&received, rig.out);
+        check_placed(&sent, &received, blocks[i], memory);
+        g_assert_cmpuint(gw_page_target_take_counts(rig.target).placed_pages, >, 1000);
+        qemu_guest_clear(&sent);
+        qemu_guest_clear(&received);
+        rig_clear(&rig);
+        munmap(memory, bytes);
+    }
+}
+
 /* --- streams that change pages without saying how --------------------------------------------- */
 
 static void
@@ -392,6 +471,7 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/pages/guest-arrives", test_guest_arrives);
+    g_test_add_func("/pages/placed", test_placed);
     g_test_add_func("/pages/hidden-changes", test_hidden_changes);
     g_test_add_func("/pages/caps", test_caps);
     return g_test_run();

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "qemu/launch.h"
 
+#include "qemu/process.h"
+
 #include "support.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 typedef struct Fixture {
@@ -265,6 +269,54 @@ test_user(Fixture *f, const void *unused)
 }
 
 static void
+set_effective(unsigned capability, bool on)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+    g_assert_cmpint(syscall(SYS_capget, &header, data), ==, 0);
+    uint32_t bit = UINT32_C(1) << capability % 32;
+    uint32_t *word = &data[capability / 32].effective;
+    *word = on ? *word | bit : *word & ~bit;
+    g_assert_cmpint(syscall(SYS_capset, &header, data), ==, 0);
+}
+
+/* Another user's process, without the right to look into every one. */
+static void
+test_memory_of_another_user(Fixture *f, const void *unused)
+{
+    if (geteuid() != 0) {
+        g_test_skip("only root can become another user");
+        return;
+    }
+    GwProcessId process = start(&(GwLaunch){
+        .argv = (const char *const[]){"/bin/sleep", "1000", NULL},
+        .log_path = f->log,
+        .user = "nobody",
+    });
+    g_autoptr(GError) error = NULL;
+
+    set_effective(CAP_SYS_PTRACE, false);
+    g_auto(GwFd) memory = gw_process_open(process, "mem", O_RDWR, &error);
+    set_effective(CAP_SYS_PTRACE, true);
+    g_assert_no_error(error);
+    g_assert_cmpint(memory, >=, 0);
+    /* We are who we were. */
+    g_auto(GwFd) own = open(f->log, O_RDONLY | O_CLOEXEC);
+    g_assert_cmpint(own, >=, 0);
+
+    GwProcessId other = process;
+    other.start_ticks++;
+    g_assert_cmpint(gw_process_open(other, "mem", O_RDWR, &error), <, 0);
+    g_assert_error(error, GW_ERROR, GW_ERROR_NOT_FOUND);
+    g_clear_error(&error);
+    g_assert_cmpint(gw_process_open(process, "no-such-file", O_RDONLY, &error), <, 0);
+    g_assert_nonnull(error);
+    g_clear_error(&error);
+    end(process);
+}
+
+static void
 test_watch(Fixture *f, const void *unused)
 {
     GwProcessId process = start_sleeper(f);
@@ -349,6 +401,7 @@ main(int argc, char **argv)
     ADD("not-our-child", test_not_our_child);
     ADD("survives-us", test_survives_us);
     ADD("user", test_user);
+    ADD("memory-of-another-user", test_memory_of_another_user);
     ADD("watch", test_watch);
     ADD("reused-pid", test_reused_pid);
     ADD("no-process", test_no_process);
