@@ -46,6 +46,6 @@ typedef struct GwAdapt {
 /* @encodings_off: of GwEncoding. */
 void gw_adapt_init(GwAdapt *adapt, unsigned encodings_off);
 void gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample);
-/* Of the next batch. @hurry: the link is about to run dry, and waiting for much work would cost it
+/* Of the next batch. @hurry: the link is running dry, and waiting for much work would cost it
  * more than what that saves. */
 GwBatchEffort gw_adapt_effort(const GwAdapt *adapt, bool hurry);

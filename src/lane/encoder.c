@@ -257,6 +257,15 @@ gw_encoder_put_frame(GwEncoder *encoder, GwFrame *frame)
     put_job(encoder, &(Job){.frame = frame, .taken = true, .ready = true});
 }
 
+bool
+gw_encoder_has_backlog(GwEncoder *encoder)
+{
+    pthread_mutex_lock(&encoder->lock);
+    bool has_backlog = next_job(encoder, SINGLE_WORKER) != NULL;
+    pthread_mutex_unlock(&encoder->lock);
+    return has_backlog;
+}
+
 void
 gw_encoder_drain(GwEncoder *encoder)
 {

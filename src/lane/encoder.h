@@ -40,6 +40,9 @@ void gw_encoder_put_batch(GwEncoder *encoder, GwBatch *batch, const GwBatchEffor
 /* A frame that is ready, in its turn. Transfer full. */
 void gw_encoder_put_frame(GwEncoder *encoder, GwFrame *frame);
 
+/* Whether a batch would have to wait for a worker. */
+bool gw_encoder_has_backlog(GwEncoder *encoder);
+
 /* Waits until everything that was given is in the outbox. */
 void gw_encoder_drain(GwEncoder *encoder);
 

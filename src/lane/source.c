@@ -183,11 +183,19 @@ wait_for_room(GwSource *source)
     }
 }
 
+/* The link runs dry, and for want of encoders. */
+static bool
+is_in_a_hurry(GwSource *source)
+{
+    bool waits = source->n_careful > 0 || gw_encoder_has_backlog(source->encoder);
+
+    return waits && !gw_outbox_is_filled(source->lane->outbox);
+}
+
 static void
 give_batch(GwSource *source)
 {
-    bool hurry = !gw_outbox_is_filled(source->lane->outbox);
-    GwBatchEffort effort = gw_adapt_effort(&source->adapt, hurry);
+    GwBatchEffort effort = gw_adapt_effort(&source->adapt, is_in_a_hurry(source));
     unsigned off = source->lane->encodings_off;
 
     effort.images = off & GW_ENCODING_REFERENCE ? NULL : source->lane->references;
