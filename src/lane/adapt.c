@@ -20,6 +20,10 @@
 /* Of the encoders' time that a higher rung may take by estimate. */
 #define MAX_BUSY 80
 
+/* By which the stream passes faster after a step down, if it was the codec that took so long: of
+ * references, finding them is what takes the encoders' time. */
+#define MIN_GAIN 10
+
 #define FIRST_PENALTY_US G_USEC_PER_SEC
 #define MAX_PENALTY_US   (30 * (int64_t)G_USEC_PER_SEC)
 
@@ -126,7 +130,7 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
     int64_t encoder = percent(sample->waited_encoder_us, sample->period_us);
 
     uint64_t bytes_s = sample->taken_bytes * G_USEC_PER_SEC / (uint64_t)sample->period_us;
-    bool did_not_pay = bytes_s < adapt->above_bytes_s;
+    bool did_not_pay = bytes_s < adapt->above_bytes_s / 100 * (100 + MIN_GAIN);
     bool too_slow = encoder >= ENCODER_WAITED && link <= LITTLE_WAITED;
 
     adapt->fast_link = sample->rate_bytes_s >= FAST_BYTES_S;

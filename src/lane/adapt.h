@@ -7,7 +7,7 @@
  * thread waits for. For the link: more effort makes less to send. For the encoders: they are
  * slower than the link, and less effort is quicker. For QEMU: neither is in the way, and the effort
  * stays. An effort that was too slow is tried again only after a while, each time a longer one; if
- * the stream passes more slowly with less of it, it was not too slow.
+ * the stream does not pass faster with less of it, it was not too slow.
  *
  * What is beyond zstd at level 1 costs more than it gains unless processors have nothing to do: the
  * guest and its QEMU come first.
