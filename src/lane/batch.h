@@ -90,6 +90,7 @@ typedef struct GwBatch {
     unsigned n_contents;
     bool has_base[GW_BATCH_MAX_CONTENTS];
     bool is_first[GW_BATCH_MAX_CONTENTS]; /* never sent before: may become a reference */
+    GwPageTag tags[GW_BATCH_MAX_CONTENTS];
     uint8_t *bases; /* GW_BATCH_MAX_CONTENTS pages: copies to tell changes against; NULL: none */
 } GwBatch;
 
@@ -100,6 +101,7 @@ typedef struct GwBatchPage {
     uint16_t block;
     uint64_t address;
     const uint8_t *content; /* CONTENT: GW_PAGE_BYTES; copied */
+    const GwPageTag *tag;   /* CONTENT: copied; NULL: not known, and no reference it becomes */
     const uint8_t *base;    /* the copy that the target has, or NULL; copied */
 } GwBatchPage;
 
@@ -151,8 +153,9 @@ typedef struct GwBatchItem {
     uint64_t address;
     const uint8_t *data; /* OPAQUE: `len` bytes; CONTENT: GW_PAGE_BYTES */
     size_t len;
-    unsigned reference; /* REFERENCE: which of the payload's, counted from 0 */
-    GwCursor *body;     /* DELTA: to be read off it, which the receiver of the item has to do */
+    unsigned reference;   /* REFERENCE: which of the payload's, counted from 0 */
+    const GwPageTag *tag; /* NULL; for who finds the referenced page with its tag */
+    GwCursor *body;       /* DELTA: to be read off it, which the receiver of the item has to do */
 } GwBatchItem;
 
 /* Where the references of a payload are; see image_ref.h. */

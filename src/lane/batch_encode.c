@@ -24,6 +24,9 @@
 /* What the codec makes of a page: a mean over about so many batches. */
 #define MEAN_BATCHES 8u
 
+/* With so many references a group keeps the batch's own buffer instead of copies of them. */
+#define MIN_KEPT_REFERENCES (GW_BATCH_MAX_CONTENTS * 3u / 4u)
+
 struct GwBatchEncoder {
     unsigned number;
     void *codec_states[GW_CODEC_N_IDS];
@@ -34,7 +37,9 @@ struct GwBatchEncoder {
 
     /* Of the batch that is being encoded. */
     const GwBatchEffort *effort;
-    uint8_t *body;
+    const uint8_t *contents; /* as they were collected */
+    uint8_t *body;           /* made in the same place, or in `apart` */
+    GwFrame *apart;          /* NULL: the same place */
     uint32_t body_bytes;
     bool placed; /* the next page's place follows from the map */
     uint16_t block;
@@ -145,11 +150,26 @@ look_in_run(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchRun *run
     return n_found;
 }
 
+/* Without memory for them references are sent. */
+static void
+make_group(GwBatchEncoder *encoder, const GwBatch *batch, unsigned n_found)
+{
+    if (n_found >= MIN_KEPT_REFERENCES) {
+        encoder->apart = gw_frame_new(batch->pool, GW_FRAME_RAM, GW_BATCH_MAX_BYTES);
+    }
+    if (encoder->apart) {
+        encoder->body = gw_frame_payload(encoder->apart) + GW_BATCH_HEADER_BYTES;
+        encoder->group = gw_ref_group_new_in(batch->frame);
+    } else {
+        encoder->group = gw_ref_group_new();
+    }
+}
+
 /* Before anything moves. */
 static void
 find_references(GwBatchEncoder *encoder, const GwBatch *batch)
 {
-    const uint8_t *data = encoder->body;
+    const uint8_t *data = encoder->contents;
     GwRef refs[GW_BATCH_MAX_CONTENTS];
     Wanted wanted = {.n = 0};
     unsigned number = 0;
@@ -172,15 +192,16 @@ find_references(GwBatchEncoder *encoder, const GwBatch *batch)
             encoder->refs[wanted.numbers[i]] = refs[i];
         }
     }
-    /* Without memory for their copies they are sent. */
-    encoder->group = n_found > 0 ? gw_ref_group_new() : NULL;
+    if (n_found > 0) {
+        make_group(encoder, batch, n_found);
+    }
 }
 
 /* --- the body --------------------------------------------------------------------------------- */
 
 /*
- * Moves the body's next bytes to its end. They lie in the same buffer and not before it, as nothing
- * takes more than it was collected in.
+ * Moves the body's next bytes to its end. They lie in another buffer, or in the same and not before
+ * it, as nothing takes more than it was collected in.
  */
 static void
 put_body(GwBatchEncoder *encoder, const uint8_t *data, size_t len, GwBatchKind kind)
@@ -201,7 +222,8 @@ put_content(GwBatchEncoder *encoder, const GwBatch *batch, unsigned number, cons
     uint8_t delta[GW_DELTA_MAX_BYTES];
     size_t len = 0;
 
-    if (encoder->group && gw_ref_group_add(encoder->group, &encoder->refs[number], data)) {
+    if (encoder->group &&
+        gw_ref_group_add(encoder->group, &encoder->refs[number], data, &batch->tags[number])) {
         return GW_BATCH_REFERENCE;
     }
     if (batch->has_base[number]) {
@@ -245,7 +267,7 @@ put_contents(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchRun *ru
 static void
 put_runs(GwBatchEncoder *encoder, const GwBatch *batch)
 {
-    const uint8_t *data = encoder->body;
+    const uint8_t *data = encoder->contents;
     unsigned number = 0;
 
     for (unsigned i = 0; i < batch->n_runs; i++) {
@@ -369,6 +391,8 @@ begin(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchEffort *effort
 {
     encoder->effort = effort;
     encoder->body = gw_frame_payload(batch->frame) + GW_BATCH_HEADER_BYTES;
+    encoder->contents = encoder->body;
+    encoder->apart = NULL;
     encoder->body_bytes = 0;
     encoder->placed = false;
     encoder->n_deltas = 0;
@@ -392,7 +416,7 @@ finish_map(GwBatchEncoder *encoder)
 
 G_STATIC_ASSERT(GW_BATCH_MAX_CONTENTS <= GW_REF_MAX_PAGES && GW_BATCH_MAX_CONTENTS <= 255);
 /* The section takes less than the contents that it stands for. */
-G_STATIC_ASSERT(GW_SHA256_BYTES + GW_REF_RUN_MAX_BYTES < GW_PAGE_BYTES);
+G_STATIC_ASSERT(GW_REF_PROOF_BYTES + GW_REF_RUN_MAX_BYTES < GW_PAGE_BYTES);
 
 GwFrame *
 gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch, const GwBatchEffort *effort)
@@ -408,6 +432,10 @@ gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch, const GwBatchEffort *ef
     }
     put_runs(encoder, batch);
     GwFrame *frame = gw_batch_take_frame(batch);
+    if (encoder->apart) {
+        gw_frame_free(frame);
+        frame = g_steal_pointer(&encoder->apart);
+    }
     uint32_t encoded_bytes = encode_body(encoder, &frame, batch->pool, &codec);
     uint8_t *payload = gw_frame_payload(frame);
     unsigned n_references = encoder->group ? gw_ref_group_n_pages(encoder->group) : 0;

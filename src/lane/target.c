@@ -131,6 +131,7 @@ on_item(const GwBatchItem *item, void *data, GError **error)
 
     if (item->kind == GW_BATCH_REFERENCE && target->references) {
         found.data = gw_ref_pages_get(target->references, item->reference);
+        found.tag = gw_ref_pages_tag(target->references, item->reference);
     }
     if (!gw_page_target_put(target->pages, &found, target->out, error)) {
         target->qemu_gone = target->lane->placer && gw_placer_has_failed(target->lane->placer);
@@ -145,7 +146,8 @@ handle_begin(GwTarget *target, const uint8_t *payload, size_t len, GError **erro
     GwStreamBegin begin;
 
     return gw_stream_begin_decode(payload, len, &begin, error) &&
-           gw_page_target_begin(target->pages, &begin, error);
+           gw_page_target_begin(target->pages, &begin, error) &&
+           gw_ref_desk_set_key(target->lane->desk, begin.key, error);
 }
 
 static bool
