@@ -10,11 +10,11 @@
  */
 #include "lane/encoder.h"
 
+#include "base/processor.h"
 #include "base/units.h"
 #include "lane/session.h"
 
 #include <pthread.h>
-#include <time.h>
 
 #define BATCHES_PER_WORKER 2u
 #define WORKER_BYTES       (9u * 1024u * 1024u)
@@ -103,15 +103,6 @@ push_ready(GwEncoder *encoder)
     pthread_cond_signal(&encoder->changed);
 }
 
-static uint64_t
-thread_cpu_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (uint64_t)now.tv_sec * G_USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
-}
-
 /* Under the lock, which is let go meanwhile. */
 static void
 encode(GwEncoder *encoder, GwBatchEncoder *codec, Job *job, uint64_t *cpu_us)
@@ -121,7 +112,7 @@ encode(GwEncoder *encoder, GwBatchEncoder *codec, Job *job, uint64_t *cpu_us)
     job->taken = true;
     pthread_mutex_unlock(&encoder->lock);
     GwFrame *frame = gw_batch_encode(codec, batch, &job->effort);
-    uint64_t now_us = thread_cpu_us();
+    uint64_t now_us = gw_thread_cpu_us();
     pthread_mutex_lock(&encoder->lock);
     job->frame = frame;
     job->ready = true;

@@ -10,6 +10,7 @@
  */
 #include "lane/ref_desk.h"
 
+#include "base/processor.h"
 #include "base/units.h"
 #include "lane/batch.h"
 
@@ -50,6 +51,7 @@ struct GwRefDesk {
     uint64_t taken;   /* the last sequence */
     int64_t asked_us; /* the last question or answer */
     GwPageTagger *fill_tagger; /* NULL: the key is not known yet */
+    uint64_t cpu_us;
     bool has_images;
     bool ended;
     bool closing;
@@ -174,7 +176,9 @@ resolve(GwRefDesk *desk, Job *job)
     pthread_mutex_unlock(&desk->lock);
     GwRefPages *pages = gw_ref_target_resolve(desk->images, desk->tagger, section, references.len,
                                               references.n_pages, &error);
+    uint64_t cpu_us = gw_thread_cpu_us();
     pthread_mutex_lock(&desk->lock);
+    desk->cpu_us = cpu_us;
     job->state = JOB_RESOLVED;
     job->pages = pages;
     job->error = error;
@@ -431,6 +435,15 @@ gw_ref_desk_stop(GwRefDesk *desk)
     desk->stopped = true;
     pthread_cond_broadcast(&desk->changed);
     pthread_mutex_unlock(&desk->lock);
+}
+
+uint64_t
+gw_ref_desk_cpu_us(GwRefDesk *desk)
+{
+    pthread_mutex_lock(&desk->lock);
+    uint64_t cpu_us = desk->cpu_us;
+    pthread_mutex_unlock(&desk->lock);
+    return cpu_us;
 }
 
 /* --- links ------------------------------------------------------------------------------------ */

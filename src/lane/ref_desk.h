@@ -64,6 +64,9 @@ void gw_ref_desk_end(GwRefDesk *desk);
 /* Nobody waits in here any more. */
 void gw_ref_desk_stop(GwRefDesk *desk);
 
+/* Processor time of the thread so far. */
+uint64_t gw_ref_desk_cpu_us(GwRefDesk *desk);
+
 /* --- links ------------------------------------------------------------------------------------ */
 
 /* A connection came or went: what was asked may be lost. */

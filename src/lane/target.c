@@ -48,7 +48,7 @@ typedef struct GwTarget {
     int fd;                 /* the inbox's */
     GwRefPages *references; /* of the frame being handled, NULL: it has none */
     int64_t cpu_us;
-    uint64_t placer_cpu_us;
+    uint64_t helpers_cpu_us; /* of placer and desk, that were counted */
 } GwTarget;
 
 static void
@@ -264,7 +264,9 @@ count(GwTarget *target)
 {
     GwLane *lane = target->lane;
     GwPageTargetCounts counts = gw_page_target_take_counts(target->pages);
+    uint64_t helpers_cpu_us = lane->desk ? gw_ref_desk_cpu_us(lane->desk) : 0;
 
+    helpers_cpu_us += lane->placer ? gw_placer_cpu_us(lane->placer) : 0;
     pthread_mutex_lock(&lane->lock);
     /* A source's figures are its stream thread's to count. */
     if (target->state != STREAM_NONE) {
@@ -278,12 +280,8 @@ count(GwTarget *target)
         lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages) +
                                    gw_batch_decoder_memory_bytes(target->decoder);
     }
-    if (lane->placer) {
-        uint64_t cpu_us = gw_placer_cpu_us(lane->placer);
-
-        lane->stats.cpu_us += cpu_us - target->placer_cpu_us;
-        target->placer_cpu_us = cpu_us;
-    }
+    lane->stats.cpu_us += helpers_cpu_us - target->helpers_cpu_us;
+    target->helpers_cpu_us = helpers_cpu_us;
     pthread_mutex_unlock(&lane->lock);
     gw_lane_count_cpu(lane, &target->cpu_us);
 }
