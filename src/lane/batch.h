@@ -127,7 +127,7 @@ typedef struct GwBatchEncoder GwBatchEncoder;
 
 /* How much is to be done; may be another from batch to batch. */
 typedef struct GwBatchEffort {
-    const GwCodec *codec; /* is tried on every body; what it does not shrink goes plain */
+    const GwCodec *codec; /* for every body; what it does not shrink goes plain, if it may */
     int level;            /* the codec's, if it has any */
     bool zstd_deltas;     /* deltas also of content that moved: page_delta.h, second form */
     GwRefSource *images;  /* where pages that were never sent are looked up, NULL: nowhere */
@@ -174,6 +174,9 @@ typedef struct GwBatchDecoder GwBatchDecoder;
 GwBatchDecoder *gw_batch_decoder_new(void);
 void gw_batch_decoder_free(GwBatchDecoder *decoder);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwBatchDecoder, gw_batch_decoder_free)
+
+/* Memory of the decoder, now. */
+size_t gw_batch_decoder_memory_bytes(const GwBatchDecoder *decoder);
 
 /* Called for each item in order; what it points to is borrowed. False stops decoding. */
 typedef bool (*GwBatchItemFn)(const GwBatchItem *item, void *data, GError **error);

@@ -2,10 +2,11 @@
 /*
  * Encoding of batches: references, deltas where they pay, the map, the codec over the body.
  *
- * Owns the codecs' and the deltas' contexts, about 7 MiB. One thread; as many encoders as there are
- * threads. What an encoder decides (which pages become deltas, which codec) depends on nothing that
- * other encoders do, so each may go ahead with whatever batch it has; the batches of one encoder
- * are decoded in the order in which it encoded them. Cannot fail but by running out of memory.
+ * Owns the codecs' and the deltas' contexts, about 9 MiB, and 76 MiB more from the first wide body
+ * on (codec_zstd_stream.c). One thread; as many encoders as there are threads. What an encoder
+ * decides (which pages become deltas, which codec) depends on nothing that other encoders do, so
+ * each may go ahead with whatever batch it has; the batches of one encoder are decoded in the order
+ * in which it encoded them. Cannot fail but by running out of memory.
  */
 #include "lane/batch.h"
 #include "lane/page_delta.h"
@@ -14,6 +15,11 @@
 
 /* Longer ways take a JUMP. */
 #define MAX_SKIP_PAGES (1u << 24)
+
+/* In the map, at most: a run's place (3 + 8 bytes) and its count (4), a part of it that became
+ * something else. */
+#define MAX_RUN_BYTES  15u
+#define MAX_PART_BYTES 2u
 
 /* What the codec makes of a page: a mean over about so many batches. */
 #define MEAN_BATCHES 8u
@@ -286,7 +292,12 @@ put_runs(GwBatchEncoder *encoder, const GwBatch *batch)
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
-/* Runs the codec. *@frame is replaced if the result is smaller. Returns the body's size. */
+/* Map and section of the largest batch and a body that grew fit into a frame. */
+G_STATIC_ASSERT(GW_BATCH_MAX_RUNS *MAX_RUN_BYTES + GW_BATCH_MAX_CONTENTS * MAX_PART_BYTES +
+                    GW_CODEC_MAX_GROWTH_BYTES <=
+                GW_BATCH_MAX_MAP_BYTES);
+
+/* Runs the codec. *@frame is replaced by the result if it fits. Returns the body's size. */
 static uint32_t
 encode_body(GwBatchEncoder *encoder, GwFrame **frame, GwFramePool *pool, GwCodecId *used)
 {
@@ -305,11 +316,12 @@ encode_body(GwBatchEncoder *encoder, GwFrame **frame, GwFramePool *pool, GwCodec
         codec->set_level(encoder->codec_states[codec->id], encoder->effort->level);
     }
     g_autoptr(GwFrame) packed = gw_frame_new(pool, GW_FRAME_RAM, GW_BATCH_MAX_BYTES);
+    size_t room = codec->remembers ? encoder->body_bytes + GW_CODEC_MAX_GROWTH_BYTES
+                                   : encoder->body_bytes - 1;
 
     if (packed) {
         len = codec->encode(encoder->codec_states[codec->id], encoder->body, encoder->body_bytes,
-                            gw_frame_payload(packed) + GW_BATCH_HEADER_BYTES,
-                            encoder->body_bytes - 1);
+                            gw_frame_payload(packed) + GW_BATCH_HEADER_BYTES, room);
     }
     if (len == 0) {
         return encoder->body_bytes;

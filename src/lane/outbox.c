@@ -181,6 +181,15 @@ gw_outbox_piece_bytes(GwOutbox *outbox)
     return paced ? (uint32_t)CLAMP(share, PIECE_MIN_BYTES, PIECE_MAX_BYTES) : 0;
 }
 
+bool
+gw_outbox_is_filled(GwOutbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    bool filled = gw_window_is_filled(&outbox->window);
+    pthread_mutex_unlock(&outbox->lock);
+    return filled;
+}
+
 /* --- links ------------------------------------------------------------------------------------ */
 
 /* Collects anew what is to be sent again; all of it stands before `fresh`. */

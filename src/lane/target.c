@@ -277,7 +277,8 @@ count(GwTarget *target)
         lane->stats.reference_pages += counts.reference_pages;
         lane->stats.zero_pages += counts.zero_pages;
         lane->stats.placed_pages += counts.placed_pages;
-        lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages);
+        lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages) +
+                                   gw_batch_decoder_memory_bytes(target->decoder);
     }
     lane->stats.cpu_us += helpers_cpu_us - target->helpers_cpu_us;
     target->helpers_cpu_us = helpers_cpu_us;
