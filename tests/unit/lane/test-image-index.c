@@ -4,6 +4,7 @@
  * refreshed, or ignored. With -m perf: rates and memory.
  */
 #include "base/cursor.h"
+#include "hung-disk.h"
 #include "lane/image_cache.h"
 #include "lane/image_index.h"
 #include "test-image-files.h"
@@ -373,6 +374,34 @@ test_cancel(void)
     image_files_clear(&files);
 }
 
+/* Neither look-ups nor who lets go of the index wait for a disk that does not answer. */
+static void
+test_hung_disk(void)
+{
+    ImageFiles files = {0};
+    GwImageIndexFigures figures;
+    uint64_t block;
+
+    if (!image_files_init(&files)) {
+        return;
+    }
+    image_run(&files, "qemu-img create -f qcow2 disk 1G");
+    image_write_raw(&files, "raw", 100, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        hung_disk_begin();
+        GwImageIndex *index =
+            i == 0 ? start(&files, "disk", "qcow2", "cache") : start(&files, "raw", "raw", NULL);
+
+        hung_disk_wait();
+        g_assert_false(gw_image_index_find(index, 1, &block));
+        gw_image_index_figures(index, &figures);
+        g_assert_cmpint(figures.state, ==, GW_IMAGE_INDEX_BUILDING);
+        gw_image_index_free(index);
+        hung_disk_end();
+    }
+    image_files_clear(&files);
+}
+
 /* --- kept indexes ----------------------------------------------------------------------------- */
 
 static char *
@@ -667,6 +696,7 @@ main(int argc, char **argv)
     g_test_add_func("/lane/image-index/kept-damaged", test_kept_damaged);
     g_test_add_func("/lane/image-index/kept-hostile-size", test_kept_hostile_size);
     g_test_add_func("/lane/image-index/kept-bounded", test_kept_bounded);
+    g_test_add_func("/lane/image-index/hung-disk", test_hung_disk);
     g_test_add_func("/lane/image-index/seed", test_seed);
     g_test_add_func("/lane/image-index/rates", test_rates);
     return g_test_run();

@@ -4,6 +4,7 @@
  * peers that ask and answer what makes no sense, and disks that are not there any more.
  */
 #include "base/cursor.h"
+#include "hung-disk.h"
 #include "lane/batch.h"
 #include "lane/inbox.h"
 #include "lane/ref_desk.h"
@@ -339,6 +340,52 @@ test_session_ends(void)
     }
 }
 
+/* Who is waiting, and who frees the desk, does not wait for a disk that hangs. */
+static void
+test_hung_disk(void)
+{
+    for (unsigned stops = 0; stops < 2; stops++) {
+        g_auto(Rig) rig = {0};
+
+        rig_init(&rig, "a");
+        hung_disk_begin();
+        send_frame(&rig, 0, 64);
+        hung_disk_wait();
+        g_assert_false(gw_ref_desk_is_ready(rig.desk, 1));
+        Taking taking = {.desk = rig.desk};
+        GThread *taker = g_thread_new("taker", take_first, &taking);
+
+        if (stops) {
+            gw_ref_desk_stop(rig.desk);
+        } else {
+            gw_ref_desk_end(rig.desk);
+        }
+        g_thread_join(taker);
+        g_assert_cmpint(taking.code, ==, GW_ERROR_CANCELLED);
+        g_clear_pointer(&rig.desk, gw_ref_desk_free);
+        hung_disk_end();
+    }
+}
+
+/* What has come whole is read to its end, though the session has ended. */
+static void
+test_slow_disk(void)
+{
+    g_auto(Rig) rig = {0};
+    g_autoptr(GError) error = NULL;
+
+    rig_init(&rig, "a");
+    hung_disk_begin();
+    send_frame(&rig, 0, 64);
+    hung_disk_wait();
+    gw_ref_desk_end(rig.desk);
+    hung_disk_end();
+    g_autoptr(GwRefPages) pages = gw_ref_desk_take(rig.desk, 1, &error);
+
+    g_assert_no_error(error);
+    g_assert_true(gw_ref_pages_is_proven(pages));
+}
+
 static void
 test_without_images(void)
 {
@@ -512,6 +559,8 @@ main(int argc, char **argv)
     g_test_add_func("/ref-desk/lost-connections", test_lost_connections);
     g_test_add_func("/ref-desk/room", test_room);
     g_test_add_func("/ref-desk/session-ends", test_session_ends);
+    g_test_add_func("/ref-desk/hung-disk", test_hung_disk);
+    g_test_add_func("/ref-desk/slow-disk", test_slow_disk);
     g_test_add_func("/ref-desk/parked-inbox", test_parked_inbox);
     g_test_add_func("/ref-desk/without-images", test_without_images);
     g_test_add_func("/ref-desk/hostile-needs", test_hostile_needs);

@@ -4,6 +4,7 @@
  * has of what is referred to, and whatever is lost, its QEMU gets the guest that was sent.
  */
 #include "harness.h"
+#include "hung-disk.h"
 #include "lane/encodings.h"
 #include "lane/image_ref.h"
 #include "proxy.h"
@@ -320,6 +321,39 @@ test_freed(void)
     }
 }
 
+/*
+ * A read on the target never returns. The source gives up; the target is told of it nevertheless,
+ * and lets go of everything but that read.
+ */
+static void
+test_hung_disk(void)
+{
+    Trip trip;
+    Rig *rig = &trip.rig;
+    g_autoptr(GError) error = NULL;
+
+    trip_init(&trip, &random_pages);
+    g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
+
+    agree(&trip, disk, disk);
+    hung_disk_begin();
+    feeder_start(&trip.feeder, trip.stream);
+    drain_start(&trip.drain);
+    g_assert_true(gw_lane_start_stream(rig->accepted.lane, trip.drain.lane_fd, &error));
+    g_assert_true(gw_lane_start_stream(rig->client.lane, trip.feeder.lane_fd, &error));
+    hung_disk_wait();
+    g_assert_false(rig->accepted.closed);
+    g_clear_pointer(&rig->client.lane, gw_lane_free);
+    WAIT_FOR(rig->accepted.closed);
+    g_assert_true(rig->accepted.ended);
+    g_assert_error(rig->accepted.end_error, GW_ERROR, GW_ERROR_CANCELLED);
+    g_clear_pointer(&rig->accepted.lane, gw_lane_free);
+    hung_disk_end();
+    feeder_join(&trip.feeder);
+    drain_join(&trip.drain);
+    trip_clear(&trip);
+}
+
 /* --- visits ----------------------------------------------------------------------------------- */
 
 /* A guest goes, and comes back with a part of its pages changed. */
@@ -379,6 +413,7 @@ main(int argc, char **argv)
     g_test_add_func("/references/lost-connections", test_lost_connections);
     g_test_add_func("/references/not-agreed", test_not_agreed);
     g_test_add_func("/references/freed", test_freed);
+    g_test_add_func("/references/hung-disk", test_hung_disk);
     g_test_add_func("/references/return", test_return);
     return g_test_run();
 }
