@@ -12,7 +12,9 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SEED UINT64_C(0x1234567890abcdef)
@@ -575,6 +577,51 @@ test_kept_bounded(void)
     image_files_clear(&files);
 }
 
+/* As on a full disk: a limit on the size of files. */
+static void
+limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+
+    (void)signal(SIGXFSZ, SIG_IGN);
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    limit.rlim_cur = MIN(bytes, limit.rlim_max);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+}
+
+/* An index that cannot be kept is as good as any other, and leaves nothing behind. */
+static void
+test_full_disk(void)
+{
+    ImageFiles files = {0};
+    uint8_t page[GW_PAGE_BYTES];
+    uint64_t block;
+
+    if (!image_files_init(&files)) {
+        return;
+    }
+    image_write_raw(&files, "disk", 4000, 3);
+    image_page(page, 3, 1);
+    g_autofree char *folder = image_file(&files, "cache");
+    g_assert_cmpint(g_mkdir(folder, 0700), ==, 0);
+    for (rlim_t bytes = 0; bytes < 8192; bytes += 4096) {
+        g_autoptr(GDir) dir = NULL;
+
+        limit_files(bytes);
+        g_autoptr(GwImageIndex) index = start(&files, "disk", "raw", "cache");
+        g_assert_cmpint(finish(index).state, ==, GW_IMAGE_INDEX_COMPLETE);
+        limit_files(RLIM_INFINITY);
+        g_assert_true(find_page(index, page, &block));
+        g_assert_cmpuint(block, ==, 1);
+        dir = g_dir_open(folder, 0, NULL);
+        g_assert_null(g_dir_read_name(dir));
+    }
+    g_autoptr(GwImageIndex) index = start(&files, "disk", "raw", "cache");
+    g_assert_false(finish(index).was_kept);
+    g_autofree char *kept = only_index_file(&files);
+    image_files_clear(&files);
+}
+
 static void
 test_seed(void)
 {
@@ -696,6 +743,7 @@ main(int argc, char **argv)
     g_test_add_func("/lane/image-index/kept-damaged", test_kept_damaged);
     g_test_add_func("/lane/image-index/kept-hostile-size", test_kept_hostile_size);
     g_test_add_func("/lane/image-index/kept-bounded", test_kept_bounded);
+    g_test_add_func("/lane/image-index/full-disk", test_full_disk);
     g_test_add_func("/lane/image-index/hung-disk", test_hung_disk);
     g_test_add_func("/lane/image-index/seed", test_seed);
     g_test_add_func("/lane/image-index/rates", test_rates);
