@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The first line of /proc/stat (proc(5)): user, nice, system, idle, iowait, irq, softirq, steal.
+ * The first line of /proc/stat (proc(5)): user, nice, system, idle, iowait, irq, softirq, steal;
+ * and the kernel's clock of a thread.
  *
  * Owns nothing; any thread; reads at most one buffer. Fails by false: then nobody knows.
  */
 #include "base/processor.h"
 
 #include <stdio.h>
+#include <time.h>
 
 bool
 gw_processor_times(GwProcessorTimes *out)
@@ -42,4 +44,13 @@ gw_processor_idle_percent(const GwProcessorTimes *before, const GwProcessorTimes
         return 0;
     }
     return idle >= all ? 100 : (unsigned)(100 * idle / all);
+}
+
+uint64_t
+gw_thread_cpu_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* How busy this host's processors are. Any thread. */
+/* How busy this host's processors are, and a thread with them. Any thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,3 +15,6 @@ bool gw_processor_times(GwProcessorTimes *out);
 
 /* Of the time between two readings; 0 if there was none. */
 unsigned gw_processor_idle_percent(const GwProcessorTimes *before, const GwProcessorTimes *now);
+
+/* What the calling thread has used so far. */
+uint64_t gw_thread_cpu_us(void);

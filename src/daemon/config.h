@@ -44,7 +44,7 @@ typedef struct GwConfig {
     int64_t max_bandwidth; /* bytes per second, 0: no limit */
     GwConfigRange direct_ports;
     int64_t connections; /* 0: by measure */
-    char *congestion;    /* "": the system's */
+    char *congestion;    /* "": by the link */
     int64_t silence_ms;
     int64_t max_incoming;
     int64_t history;

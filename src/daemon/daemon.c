@@ -319,7 +319,7 @@ usable_congestion(const GwConfig *config)
     g_autoptr(GError) error = NULL;
 
     if (name && !gw_lane_check_congestion(name, &error)) {
-        gw_warn(NULL, "[lane] congestion: %s; the system's is used", error->message);
+        gw_warn(NULL, "[lane] congestion: %s; it is left to the link", error->message);
         return NULL;
     }
     return name;

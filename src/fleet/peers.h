@@ -28,7 +28,7 @@ typedef struct GwPeersOptions {
     uint16_t port;
     int64_t connect_timeout_ms;
     int64_t session_timeout_ms;
-    const char *congestion; /* of TCP; NULL: the system's */
+    const char *congestion; /* of TCP; NULL: by the link */
     int64_t silence_ms;     /* as in GwLaneConnect */
     /* What this host tells others about itself: version, accelerator, QEMU, CPU, memory. */
     json_t *(*describe)(void *data);

@@ -2,11 +2,12 @@
 /*
  * How much work is put into batches: as much as makes the stream pass soonest.
  *
- * Five efforts, from plain bodies to zstd at level 5. Which is right follows from what the stream
+ * Six efforts, from plain bodies to zstd at level 8 with a window of 64 MiB, which takes so much
+ * memory at either end, and only there. Which is right follows from what the stream
  * thread waits for. For the link: more effort makes less to send. For the encoders: they are
  * slower than the link, and less effort is quicker. For QEMU: neither is in the way, and the effort
  * stays. An effort that was too slow is tried again only after a while, each time a longer one; if
- * the stream passes more slowly with less of it, it was not too slow.
+ * the stream does not pass faster with less of it, it was not too slow.
  *
  * What is beyond zstd at level 1 costs more than it gains unless processors have nothing to do: the
  * guest and its QEMU come first.
@@ -25,6 +26,7 @@ typedef struct GwAdaptSample {
     int64_t waited_encoder_us; /* by the stream thread, for encoders */
     int64_t encoder_cpu_us;    /* of all encoders */
     unsigned n_encoders;
+    unsigned n_processors; /* of this host */
     unsigned idle_percent; /* of this host's processors */
     uint64_t rate_bytes_s; /* of the link, as far as is known */
     uint64_t taken_bytes;  /* of the stream, in the period */
@@ -44,4 +46,6 @@ typedef struct GwAdapt {
 /* @encodings_off: of GwEncoding. */
 void gw_adapt_init(GwAdapt *adapt, unsigned encodings_off);
 void gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample);
-GwBatchEffort gw_adapt_effort(const GwAdapt *adapt);
+/* Of the next batch. @hurry: the link is running dry, and waiting for much work would cost it
+ * more than what that saves. */
+GwBatchEffort gw_adapt_effort(const GwAdapt *adapt, bool hurry);

@@ -80,7 +80,10 @@ add_content(GwBatch *batch, const GwBatchPage *page)
 
     memcpy(content_end(batch), page->content, GW_PAGE_BYTES);
     batch->content_bytes += GW_PAGE_BYTES;
-    batch->is_first[number] = page->is_first;
+    batch->is_first[number] = page->is_first && page->tag;
+    if (page->tag) {
+        batch->tags[number] = *page->tag;
+    }
     batch->has_base[number] = page->base != NULL;
     if (!page->base) {
         return;

@@ -90,6 +90,7 @@ typedef struct GwBatch {
     unsigned n_contents;
     bool has_base[GW_BATCH_MAX_CONTENTS];
     bool is_first[GW_BATCH_MAX_CONTENTS]; /* never sent before: may become a reference */
+    GwPageTag tags[GW_BATCH_MAX_CONTENTS];
     uint8_t *bases; /* GW_BATCH_MAX_CONTENTS pages: copies to tell changes against; NULL: none */
 } GwBatch;
 
@@ -100,6 +101,7 @@ typedef struct GwBatchPage {
     uint16_t block;
     uint64_t address;
     const uint8_t *content; /* CONTENT: GW_PAGE_BYTES; copied */
+    const GwPageTag *tag;   /* CONTENT: copied; NULL: not known, and no reference it becomes */
     const uint8_t *base;    /* the copy that the target has, or NULL; copied */
 } GwBatchPage;
 
@@ -125,7 +127,7 @@ typedef struct GwBatchEncoder GwBatchEncoder;
 
 /* How much is to be done; may be another from batch to batch. */
 typedef struct GwBatchEffort {
-    const GwCodec *codec; /* is tried on every body; what it does not shrink goes plain */
+    const GwCodec *codec; /* for every body; what it does not shrink goes plain, if it may */
     int level;            /* the codec's, if it has any */
     bool zstd_deltas;     /* deltas also of content that moved: page_delta.h, second form */
     GwRefSource *images;  /* where pages that were never sent are looked up, NULL: nowhere */
@@ -151,8 +153,9 @@ typedef struct GwBatchItem {
     uint64_t address;
     const uint8_t *data; /* OPAQUE: `len` bytes; CONTENT: GW_PAGE_BYTES */
     size_t len;
-    unsigned reference; /* REFERENCE: which of the payload's, counted from 0 */
-    GwCursor *body;     /* DELTA: to be read off it, which the receiver of the item has to do */
+    unsigned reference;   /* REFERENCE: which of the payload's, counted from 0 */
+    const GwPageTag *tag; /* NULL; for who finds the referenced page with its tag */
+    GwCursor *body;       /* DELTA: to be read off it, which the receiver of the item has to do */
 } GwBatchItem;
 
 /* Where the references of a payload are; see image_ref.h. */
@@ -171,6 +174,9 @@ typedef struct GwBatchDecoder GwBatchDecoder;
 GwBatchDecoder *gw_batch_decoder_new(void);
 void gw_batch_decoder_free(GwBatchDecoder *decoder);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwBatchDecoder, gw_batch_decoder_free)
+
+/* Memory of the decoder, now. */
+size_t gw_batch_decoder_memory_bytes(const GwBatchDecoder *decoder);
 
 /* Called for each item in order; what it points to is borrowed. False stops decoding. */
 typedef bool (*GwBatchItemFn)(const GwBatchItem *item, void *data, GError **error);

@@ -58,6 +58,19 @@ gw_batch_decoder_free(GwBatchDecoder *decoder)
     g_free(decoder);
 }
 
+size_t
+gw_batch_decoder_memory_bytes(const GwBatchDecoder *decoder)
+{
+    size_t bytes = GW_BATCH_MAX_BODY_BYTES;
+
+    for (unsigned id = 0; id < GW_CODEC_N_IDS; id++) {
+        if (decoder->codec_ready[id] && gw_codec_find(id)->decoder_bytes) {
+            bytes += gw_codec_find(id)->decoder_bytes(decoder->codec_states[id]);
+        }
+    }
+    return bytes;
+}
+
 static bool
 damaged(GError **error, const char *what)
 {

@@ -2,10 +2,11 @@
 /*
  * Encoding of batches: references, deltas where they pay, the map, the codec over the body.
  *
- * Owns the codecs' and the deltas' contexts, about 7 MiB. One thread; as many encoders as there are
- * threads. What an encoder decides (which pages become deltas, which codec) depends on nothing that
- * other encoders do, so each may go ahead with whatever batch it has; the batches of one encoder
- * are decoded in the order in which it encoded them. Cannot fail but by running out of memory.
+ * Owns the codecs' and the deltas' contexts, about 9 MiB, and 76 MiB more from the first wide body
+ * on (codec_zstd_stream.c). One thread; as many encoders as there are threads. What an encoder
+ * decides (which pages become deltas, which codec) depends on nothing that other encoders do, so
+ * each may go ahead with whatever batch it has; the batches of one encoder are decoded in the order
+ * in which it encoded them. Cannot fail but by running out of memory.
  */
 #include "lane/batch.h"
 #include "lane/page_delta.h"
@@ -15,8 +16,16 @@
 /* Longer ways take a JUMP. */
 #define MAX_SKIP_PAGES (1u << 24)
 
+/* In the map, at most: a run's place (3 + 8 bytes) and its count (4), a part of it that became
+ * something else. */
+#define MAX_RUN_BYTES  15u
+#define MAX_PART_BYTES 2u
+
 /* What the codec makes of a page: a mean over about so many batches. */
 #define MEAN_BATCHES 8u
+
+/* With so many references a group keeps the batch's own buffer instead of copies of them. */
+#define MIN_KEPT_REFERENCES (GW_BATCH_MAX_CONTENTS * 3u / 4u)
 
 struct GwBatchEncoder {
     unsigned number;
@@ -28,7 +37,9 @@ struct GwBatchEncoder {
 
     /* Of the batch that is being encoded. */
     const GwBatchEffort *effort;
-    uint8_t *body;
+    const uint8_t *contents; /* as they were collected */
+    uint8_t *body;           /* made in the same place, or in `apart` */
+    GwFrame *apart;          /* NULL: the same place */
     uint32_t body_bytes;
     bool placed; /* the next page's place follows from the map */
     uint16_t block;
@@ -139,11 +150,26 @@ look_in_run(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchRun *run
     return n_found;
 }
 
+/* Without memory for them references are sent. */
+static void
+make_group(GwBatchEncoder *encoder, const GwBatch *batch, unsigned n_found)
+{
+    if (n_found >= MIN_KEPT_REFERENCES) {
+        encoder->apart = gw_frame_new(batch->pool, GW_FRAME_RAM, GW_BATCH_MAX_BYTES);
+    }
+    if (encoder->apart) {
+        encoder->body = gw_frame_payload(encoder->apart) + GW_BATCH_HEADER_BYTES;
+        encoder->group = gw_ref_group_new_in(batch->frame);
+    } else {
+        encoder->group = gw_ref_group_new();
+    }
+}
+
 /* Before anything moves. */
 static void
 find_references(GwBatchEncoder *encoder, const GwBatch *batch)
 {
-    const uint8_t *data = encoder->body;
+    const uint8_t *data = encoder->contents;
     GwRef refs[GW_BATCH_MAX_CONTENTS];
     Wanted wanted = {.n = 0};
     unsigned number = 0;
@@ -166,15 +192,16 @@ find_references(GwBatchEncoder *encoder, const GwBatch *batch)
             encoder->refs[wanted.numbers[i]] = refs[i];
         }
     }
-    /* Without memory for their copies they are sent. */
-    encoder->group = n_found > 0 ? gw_ref_group_new() : NULL;
+    if (n_found > 0) {
+        make_group(encoder, batch, n_found);
+    }
 }
 
 /* --- the body --------------------------------------------------------------------------------- */
 
 /*
- * Moves the body's next bytes to its end. They lie in the same buffer and not before it, as nothing
- * takes more than it was collected in.
+ * Moves the body's next bytes to its end. They lie in another buffer, or in the same and not before
+ * it, as nothing takes more than it was collected in.
  */
 static void
 put_body(GwBatchEncoder *encoder, const uint8_t *data, size_t len, GwBatchKind kind)
@@ -195,7 +222,8 @@ put_content(GwBatchEncoder *encoder, const GwBatch *batch, unsigned number, cons
     uint8_t delta[GW_DELTA_MAX_BYTES];
     size_t len = 0;
 
-    if (encoder->group && gw_ref_group_add(encoder->group, &encoder->refs[number], data)) {
+    if (encoder->group &&
+        gw_ref_group_add(encoder->group, &encoder->refs[number], data, &batch->tags[number])) {
         return GW_BATCH_REFERENCE;
     }
     if (batch->has_base[number]) {
@@ -239,7 +267,7 @@ put_contents(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchRun *ru
 static void
 put_runs(GwBatchEncoder *encoder, const GwBatch *batch)
 {
-    const uint8_t *data = encoder->body;
+    const uint8_t *data = encoder->contents;
     unsigned number = 0;
 
     for (unsigned i = 0; i < batch->n_runs; i++) {
@@ -264,7 +292,12 @@ put_runs(GwBatchEncoder *encoder, const GwBatch *batch)
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
-/* Runs the codec. *@frame is replaced if the result is smaller. Returns the body's size. */
+/* Map and section of the largest batch and a body that grew fit into a frame. */
+G_STATIC_ASSERT(GW_BATCH_MAX_RUNS *MAX_RUN_BYTES + GW_BATCH_MAX_CONTENTS * MAX_PART_BYTES +
+                    GW_CODEC_MAX_GROWTH_BYTES <=
+                GW_BATCH_MAX_MAP_BYTES);
+
+/* Runs the codec. *@frame is replaced by the result if it fits. Returns the body's size. */
 static uint32_t
 encode_body(GwBatchEncoder *encoder, GwFrame **frame, GwFramePool *pool, GwCodecId *used)
 {
@@ -283,11 +316,12 @@ encode_body(GwBatchEncoder *encoder, GwFrame **frame, GwFramePool *pool, GwCodec
         codec->set_level(encoder->codec_states[codec->id], encoder->effort->level);
     }
     g_autoptr(GwFrame) packed = gw_frame_new(pool, GW_FRAME_RAM, GW_BATCH_MAX_BYTES);
+    size_t room = codec->remembers ? encoder->body_bytes + GW_CODEC_MAX_GROWTH_BYTES
+                                   : encoder->body_bytes - 1;
 
     if (packed) {
         len = codec->encode(encoder->codec_states[codec->id], encoder->body, encoder->body_bytes,
-                            gw_frame_payload(packed) + GW_BATCH_HEADER_BYTES,
-                            encoder->body_bytes - 1);
+                            gw_frame_payload(packed) + GW_BATCH_HEADER_BYTES, room);
     }
     if (len == 0) {
         return encoder->body_bytes;
@@ -357,6 +391,8 @@ begin(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchEffort *effort
 {
     encoder->effort = effort;
     encoder->body = gw_frame_payload(batch->frame) + GW_BATCH_HEADER_BYTES;
+    encoder->contents = encoder->body;
+    encoder->apart = NULL;
     encoder->body_bytes = 0;
     encoder->placed = false;
     encoder->n_deltas = 0;
@@ -380,7 +416,7 @@ finish_map(GwBatchEncoder *encoder)
 
 G_STATIC_ASSERT(GW_BATCH_MAX_CONTENTS <= GW_REF_MAX_PAGES && GW_BATCH_MAX_CONTENTS <= 255);
 /* The section takes less than the contents that it stands for. */
-G_STATIC_ASSERT(GW_SHA256_BYTES + GW_REF_RUN_MAX_BYTES < GW_PAGE_BYTES);
+G_STATIC_ASSERT(GW_REF_PROOF_BYTES + GW_REF_RUN_MAX_BYTES < GW_PAGE_BYTES);
 
 GwFrame *
 gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch, const GwBatchEffort *effort)
@@ -396,6 +432,10 @@ gw_batch_encode(GwBatchEncoder *encoder, GwBatch *batch, const GwBatchEffort *ef
     }
     put_runs(encoder, batch);
     GwFrame *frame = gw_batch_take_frame(batch);
+    if (encoder->apart) {
+        gw_frame_free(frame);
+        frame = g_steal_pointer(&encoder->apart);
+    }
     uint32_t encoded_bytes = encode_body(encoder, &frame, batch->pool, &codec);
     uint8_t *payload = gw_frame_payload(frame);
     unsigned n_references = encoder->group ? gw_ref_group_n_pages(encoder->group) : 0;

@@ -8,6 +8,7 @@ static const GwCodec *const codecs[GW_CODEC_N_IDS] = {
     [GW_CODEC_PLAIN] = &gw_codec_plain,
     [GW_CODEC_ZSTD] = &gw_codec_zstd,
     [GW_CODEC_ZSTD_STREAM] = &gw_codec_zstd_stream,
+    [GW_CODEC_ZSTD_WIDE] = &gw_codec_zstd_wide,
 };
 
 const GwCodec *

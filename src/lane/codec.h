@@ -17,15 +17,21 @@ typedef enum GwCodecId {
     GW_CODEC_PLAIN = 0,
     GW_CODEC_ZSTD = 1,
     GW_CODEC_ZSTD_STREAM = 2, /* to be decoded in the order of encoding: codec_zstd_stream.c */
+    GW_CODEC_ZSTD_WIDE = 3,   /* the same, with a far view: all bodies from one encoder */
     GW_CODEC_N_IDS,
 } GwCodecId;
 
 /* Encoders whose bodies one decoder may get. */
 #define GW_CODEC_MAX_STREAMS 8u
 
+/* A result of an encoder that remembers, beyond its input, at most. */
+#define GW_CODEC_MAX_GROWTH_BYTES 64u
+
 typedef struct GwCodec {
     GwCodecId id;
     const char *name;
+    bool remembers; /* bodies before; a result that does not fit makes its encoder forget them */
+    bool single;    /* one encoder for a decoder, number 0 */
     /* @number: below GW_CODEC_MAX_STREAMS, another one for each encoder of the same decoder. */
     void *(*encoder_new)(unsigned number);
     void (*encoder_free)(void *encoder);
@@ -39,11 +45,14 @@ typedef struct GwCodec {
      * does not decode to that. */
     const uint8_t *(*decode)(void *decoder, const uint8_t *in, size_t in_len, uint8_t *out,
                              size_t out_len);
+    /* Memory that a state has now; NULL: next to nothing. */
+    size_t (*decoder_bytes)(const void *decoder);
 } GwCodec;
 
 extern const GwCodec gw_codec_plain;
 extern const GwCodec gw_codec_zstd;
 extern const GwCodec gw_codec_zstd_stream;
+extern const GwCodec gw_codec_zstd_wide;
 
 /* NULL for an unknown id. */
 const GwCodec *gw_codec_find(unsigned id);

@@ -27,6 +27,9 @@
 
 #define CONGESTION_LIST "/proc/sys/net/ipv4/tcp_available_congestion_control"
 
+#define FAR_RTT_US     (10u * 1000u)
+#define FAR_CONGESTION "bbr"
+
 /* gw_lane_free() may take so long on a connection that does not move. */
 #define ABANDON_US (100 * 1000)
 
@@ -70,6 +73,19 @@ gw_connection_tune(int fd, int64_t timeout_ms, const char *congestion)
     if (congestion && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion,
                                  (socklen_t)strlen(congestion)) < 0) {
         gw_debug(NULL, "the kernel does not offer congestion control '%s': %s", congestion,
+                 g_strerror(errno));
+    }
+}
+
+void
+gw_connection_suit_link(int fd)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_rtt >= FAR_RTT_US &&
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, FAR_CONGESTION, strlen(FAR_CONGESTION)) < 0) {
+        gw_debug(NULL, "a far link, and the kernel does not offer " FAR_CONGESTION ": %s",
                  g_strerror(errno));
     }
 }

@@ -45,6 +45,14 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwConnection, gw_connection_free)
 void gw_connection_tune(int fd, int64_t timeout_ms, const char *congestion);
 
 /*
+ * For a connected socket without a wish for TCP's congestion control: on a far link BBR, where the
+ * kernel has it. Others take every lost packet for a full link: with 100 ms round trip and one
+ * packet in a thousand lost, a connection of theirs gets about 5 Mbit/s, whatever the link has
+ * (Mathis et al., "The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm", 1997).
+ */
+void gw_connection_suit_link(int fd);
+
+/*
  * Sends what `sending` has left. 1: all of it, @sent is the frame, transfer full; 0: the socket
  * takes no more now; -1: the connection is gone.
  */

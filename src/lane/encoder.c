@@ -10,14 +10,19 @@
  */
 #include "lane/encoder.h"
 
+#include "base/processor.h"
 #include "base/units.h"
 #include "lane/session.h"
 
 #include <pthread.h>
-#include <time.h>
 
 #define BATCHES_PER_WORKER 2u
-#define WORKER_BYTES       (7u * 1024u * 1024u)
+#define WORKER_BYTES       (9u * 1024u * 1024u)
+/* More, of the first worker, from the first batch on that a single encoder has to encode. */
+#define SINGLE_BYTES (76u * 1024u * 1024u)
+
+/* The worker for batches that a single encoder has to encode. */
+#define SINGLE_WORKER 0u
 
 typedef struct Job {
     GwBatch *batch; /* NULL: `frame` is ready */
@@ -41,6 +46,7 @@ struct GwEncoder {
     GQueue batches;         /* of GwBatch: empty */
     unsigned n_batches;     /* made */
     unsigned n_started;     /* workers */
+    bool had_single;        /* SINGLE_BYTES are taken */
     bool pushing;
     bool stopping;
     GwEncoderFigures figures;
@@ -49,12 +55,12 @@ struct GwEncoder {
 /* --- the workers ------------------------------------------------------------------------------ */
 
 static Job *
-next_job(const GwEncoder *encoder)
+next_job(const GwEncoder *encoder, unsigned worker)
 {
     for (GList *item = encoder->jobs.head; item; item = item->next) {
         Job *job = item->data;
 
-        if (!job->taken) {
+        if (!job->taken && (worker == SINGLE_WORKER || !job->effort.codec->single)) {
             return job;
         }
     }
@@ -97,15 +103,6 @@ push_ready(GwEncoder *encoder)
     pthread_cond_signal(&encoder->changed);
 }
 
-static uint64_t
-thread_cpu_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (uint64_t)now.tv_sec * G_USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
-}
-
 /* Under the lock, which is let go meanwhile. */
 static void
 encode(GwEncoder *encoder, GwBatchEncoder *codec, Job *job, uint64_t *cpu_us)
@@ -115,7 +112,7 @@ encode(GwEncoder *encoder, GwBatchEncoder *codec, Job *job, uint64_t *cpu_us)
     job->taken = true;
     pthread_mutex_unlock(&encoder->lock);
     GwFrame *frame = gw_batch_encode(codec, batch, &job->effort);
-    uint64_t now_us = thread_cpu_us();
+    uint64_t now_us = gw_thread_cpu_us();
     pthread_mutex_lock(&encoder->lock);
     job->frame = frame;
     job->ready = true;
@@ -133,9 +130,10 @@ run_worker(void *data)
     uint64_t cpu_us = 0;
 
     pthread_mutex_lock(&encoder->lock);
-    g_autoptr(GwBatchEncoder) codec = gw_batch_encoder_new(encoder->n_started++);
+    unsigned worker = encoder->n_started++;
+    g_autoptr(GwBatchEncoder) codec = gw_batch_encoder_new(worker);
     for (;;) {
-        Job *job = next_job(encoder);
+        Job *job = next_job(encoder, worker);
 
         if (job) {
             encode(encoder, codec, job, &cpu_us);
@@ -231,7 +229,9 @@ put_job(GwEncoder *encoder, const Job *job)
     if (job->ready) {
         push_ready(encoder);
     } else {
-        pthread_cond_signal(&encoder->work);
+        encoder->had_single |= job->effort.codec->single;
+        /* Not every worker may take every job. */
+        pthread_cond_broadcast(&encoder->work);
     }
     pthread_mutex_unlock(&encoder->lock);
 }
@@ -246,6 +246,15 @@ void
 gw_encoder_put_frame(GwEncoder *encoder, GwFrame *frame)
 {
     put_job(encoder, &(Job){.frame = frame, .taken = true, .ready = true});
+}
+
+bool
+gw_encoder_has_backlog(GwEncoder *encoder)
+{
+    pthread_mutex_lock(&encoder->lock);
+    bool has_backlog = next_job(encoder, SINGLE_WORKER) != NULL;
+    pthread_mutex_unlock(&encoder->lock);
+    return has_backlog;
 }
 
 void
@@ -265,6 +274,7 @@ gw_encoder_figures(GwEncoder *encoder, GwEncoderFigures *out)
     *out = encoder->figures;
     out->n_workers = encoder->n_workers;
     out->memory_bytes = (uint64_t)encoder->n_workers * WORKER_BYTES +
+                        (encoder->had_single ? SINGLE_BYTES : 0) +
                         (uint64_t)encoder->n_batches * 2 * GW_BATCH_MAX_BODY_BYTES;
     pthread_mutex_unlock(&encoder->lock);
 }

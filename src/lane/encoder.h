@@ -6,8 +6,11 @@
  * has finished the oldest one pushes it and what is ready behind it. So a batch leaves as soon as
  * it and those before it are encoded; nothing waits for more to come.
  *
- * Memory: a worker has 7 MiB; batches under way are bounded: two for each worker and one that is
- * being filled, each of 320 to 576 KiB.
+ * Batches for a codec with a single encoder (codec.h) are encoded by one worker, in their order.
+ *
+ * Memory: a worker has 9 MiB, and one of them 76 MiB more once it encodes with such a codec;
+ * batches under way are bounded: two for each worker and one that is being filled, each of 320 to
+ * 576 KiB.
  */
 #pragma once
 
@@ -36,6 +39,9 @@ GwBatch *gw_encoder_take_batch(GwEncoder *encoder) GW_MUST_USE;
 void gw_encoder_put_batch(GwEncoder *encoder, GwBatch *batch, const GwBatchEffort *effort);
 /* A frame that is ready, in its turn. Transfer full. */
 void gw_encoder_put_frame(GwEncoder *encoder, GwFrame *frame);
+
+/* Whether a batch would have to wait for a worker. */
+bool gw_encoder_has_backlog(GwEncoder *encoder);
 
 /* Waits until everything that was given is in the outbox. */
 void gw_encoder_drain(GwEncoder *encoder);

@@ -397,11 +397,17 @@ static bool
 read_run(const Run *run, int flags)
 {
     struct iovec pieces[MAX_RUN_BLOCKS];
+    int n_pieces = 0;
 
     for (size_t i = 0; i < run->n; i++) {
-        pieces[i] = (struct iovec){.iov_base = run->reads[i].out, .iov_len = GW_PAGE_BYTES};
+        if (i > 0 && run->reads[i].out == run->reads[i - 1].out + GW_PAGE_BYTES) {
+            pieces[n_pieces - 1].iov_len += GW_PAGE_BYTES;
+        } else {
+            pieces[n_pieces++] =
+                (struct iovec){.iov_base = run->reads[i].out, .iov_len = GW_PAGE_BYTES};
+        }
     }
-    ssize_t len = preadv2(run->fd, pieces, (int)run->n, run->offset, flags);
+    ssize_t len = preadv2(run->fd, pieces, n_pieces, run->offset, flags);
     size_t whole = len > 0 ? (size_t)len / GW_PAGE_BYTES : 0;
 
     for (size_t i = 0; i < whole; i++) {
@@ -453,11 +459,12 @@ finish_runs(const Run *runs, size_t n)
     }
 }
 
-void
+bool
 gw_image_read(GwImage *image, GwImageRead *reads, size_t n_reads)
 {
     Run waiting[MAX_RUNS];
     size_t n_waiting = 0;
+    bool is_cold = false;
 
     qsort(reads, n_reads, sizeof(*reads), compare_reads);
     for (size_t i = 0; i < n_reads; i++) {
@@ -473,6 +480,7 @@ gw_image_read(GwImage *image, GwImageRead *reads, size_t n_reads)
         /* Not in memory: let the disk begin, and fetch it when the others are on their way too. */
         (void)posix_fadvise(run.fd, run.offset, (off_t)(run.n * GW_PAGE_BYTES),
                             POSIX_FADV_WILLNEED);
+        is_cold = true;
         waiting[n_waiting++] = run;
         if (n_waiting == MAX_RUNS) {
             finish_runs(waiting, n_waiting);
@@ -480,4 +488,20 @@ gw_image_read(GwImage *image, GwImageRead *reads, size_t n_reads)
         }
     }
     finish_runs(waiting, n_waiting);
+    return is_cold;
+}
+
+void
+gw_image_prefetch(GwImage *image, uint64_t block, uint64_t n_blocks)
+{
+    if (block >= gw_image_n_blocks(image)) {
+        return;
+    }
+    GwImageExtent extent = map_guest(image, block, n_blocks);
+
+    if (extent.content == GW_IMAGE_DATA) {
+        (void)posix_fadvise(image->layers[extent.layer]->fd, (off_t)extent.file_offset,
+                            (off_t)(MIN(n_blocks, extent.n_blocks) * GW_PAGE_BYTES),
+                            POSIX_FADV_WILLNEED);
+    }
 }

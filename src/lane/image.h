@@ -92,9 +92,12 @@ GwImageExtent gw_image_map_layer(GwImage *image, unsigned layer, uint64_t block,
 
 /*
  * Reads blocks of the guest's disk, all layers together. Sorts @reads by block; what is not in
- * memory is asked of the disk all at once.
+ * memory is asked of the disk all at once. True: there was such.
  */
-void gw_image_read(GwImage *image, GwImageRead *reads, size_t n_reads);
+bool gw_image_read(GwImage *image, GwImageRead *reads, size_t n_reads);
+
+/* Asks the disk for blocks that are read later, as far as they follow each other in a file. */
+void gw_image_prefetch(GwImage *image, uint64_t block, uint64_t n_blocks);
 
 /*
  * Reads up to @len bytes of a DATA extent straight from its layer's file. Bytes read: less than

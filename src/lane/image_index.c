@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "lane/image_cache.h"
+#include "lane/page_hash.h"
 
 #include <linux/ioprio.h>
 #include <pthread.h>
@@ -22,7 +23,6 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define CHUNK_BLOCKS 256u
 #define NICE         10
@@ -39,6 +39,7 @@ struct GwImageIndex {
     uint64_t seed;
     uint64_t max_table_bytes;
     uint64_t max_cache_bytes;
+    bool is_awaited;
 
     /* The thread's alone. */
     int64_t begun_us;
@@ -57,7 +58,7 @@ uint64_t gw_image_index_hash_mask = UINT64_MAX;
 uint64_t
 gw_image_index_hash(const uint8_t *page, uint64_t seed)
 {
-    return XXH3_64bits_withSeed(page, GW_PAGE_BYTES, seed) & gw_image_index_hash_mask;
+    return gw_page_hash(page, seed) & gw_image_index_hash_mask;
 }
 
 void
@@ -164,7 +165,7 @@ index_unref(GwImageIndex *index)
     g_free(index);
 }
 
-/* The guest and its move come first. */
+/* Guests and moves come first. */
 static void
 step_back(void)
 {
@@ -234,6 +235,9 @@ build(GwImageIndex *index, GError **error)
         publish(index, table, 0, true);
         return GW_IMAGE_INDEX_COMPLETE;
     }
+    if (table || !index->is_awaited) {
+        step_back();
+    }
     table = make_table(index, image, table);
     index->chunk = g_try_malloc((size_t)CHUNK_BLOCKS * GW_PAGE_BYTES);
     if (!table || !index->chunk) {
@@ -257,7 +261,6 @@ index_thread(void *data)
     GwImageIndex *index = data;
     g_autoptr(GError) error = NULL;
 
-    step_back();
     index->begun_us = gw_now_us();
     GwImageIndexState state = build(index, &error);
 
@@ -307,6 +310,7 @@ gw_image_index_start(const GwImageIndexOptions *options, GError **error)
         options->max_table_bytes ? options->max_table_bytes : GW_IMAGE_INDEX_DEFAULT_BYTES;
     index->max_cache_bytes =
         options->max_cache_bytes ? options->max_cache_bytes : GW_IMAGE_INDEX_DEFAULT_CACHE_BYTES;
+    index->is_awaited = options->is_awaited;
     pthread_mutex_init(&index->lock, NULL);
     pthread_cond_init(&index->ended, NULL);
     if (!start_thread(index, error)) {

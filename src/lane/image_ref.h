@@ -7,12 +7,21 @@
  *    not. The target alone decides what file that is: no path travels.
  * 2. The source finds blocks for pages (GwRefSource) and collects them, with copies of the pages,
  *    for one frame (GwRefGroup). The frame carries the section below: block numbers, and one
- *    SHA-256 over all the pages together. The group is kept until the frame is acknowledged.
- * 3. The target reads the blocks and computes the same SHA-256 (GwRefTarget, GwRefPages). If it
- *    agrees the pages are proven: 32 bytes for all of them prove as much as 32 bytes for each.
- * 4. If it does not, the target tells the SHA-256 of each page it has (NEED); the source compares
- *    with its copies and sends those that differ (FILL); the target proves the whole again. One
+ *    proof for all the pages together. The group is kept until the frame is acknowledged.
+ * 3. The target reads the blocks, tags them (page_tag.h) and computes the same proof (GwRefTarget,
+ *    GwRefPages). If it agrees the pages are proven.
+ * 4. If it does not, the target tells the tag of each page it has (NEED); the source compares with
+ *    those of its copies and sends what differs (FILL); the target proves the whole again. One
  *    round trip, whatever the number of pages.
+ *
+ * The proof is the beginning of a SHA-256 over the pages' tags, which both ends compute of every
+ * page anyway. It accepts a wrong page if its tag is the right one's, or if two lists of tags have
+ * the same 128 bits of SHA-256. A guest may choose the pages, and with its disk also what the
+ * target reads in their place; it neither knows the stream's key nor sees a tag, a proof or a NEED,
+ * which travel within TLS between the two that have the key, and of a comparison it can learn at
+ * most that it failed. So for each page that it tries the first has a probability of at most
+ * 257 / 2^128, and the second, over values that it cannot choose, one of 1 / 2^128 for each frame.
+ * A SHA-256 over the pages would prove no more by anything that can happen, at four times the cost.
  *
  * So neither an old index nor a disk that was written meanwhile, nor a guest that makes pages with
  * equal fast hashes, can put a wrong page into the target: it can only cost bytes. An image that
@@ -21,8 +30,8 @@
  * Section of a frame, for the frame's referenced pages in their order:
  *
  *     offset size
- *          0   32  SHA-256 over the contents of all of them
- *         32    …  runs until the end:
+ *          0   16  proof: the first 16 bytes of the SHA-256 over their tags, 16 bytes each
+ *         16    …  runs until the end:
  *     varint  2 × (count − 1), or that + 1: the image is another one than the last run's (at first
  *             image 0), then
  *             u8  image
@@ -32,7 +41,7 @@
  * NEED, target to source:          FILL, source to target:
  *     0  8  sequence of the frame       0  8  sequence of the frame
  *     8  2  pages n, all of the frame   8  2  pages that differ, in all FILLs for this frame
- *    10 32n SHA-256 of each, or 0s     10  2  pages n that follow, at most GW_REF_FILL_PAGES
+ *    10 16n tag of each, or 0s         10  2  pages n that follow, at most GW_REF_FILL_PAGES
  *           where there is no page     12  1  codec, GwCodecId
  *                                      13 2n  their numbers in the frame, ascending
  *                                       … …   their contents, encoded
@@ -46,17 +55,20 @@
 #include "lane/codec.h"
 #include "lane/image.h"
 #include "lane/image_index.h"
+#include "lane/page_tag.h"
+#include "lane/pool.h"
 #include "lane/visit.h"
 
 #define GW_REF_MAX_IMAGES  32u
 #define GW_REF_MAX_PAGES   256u /* of one frame */
 #define GW_REF_FILL_PAGES  64u
 #define GW_SHA256_BYTES    32u
+#define GW_REF_PROOF_BYTES 16u
 #define GW_REF_MAX_SAMPLES 16u
 /* No run of one page takes more: head, image, difference. */
 #define GW_REF_RUN_MAX_BYTES     8u
-#define GW_REF_SECTION_MAX_BYTES (GW_SHA256_BYTES + GW_REF_MAX_PAGES * GW_REF_RUN_MAX_BYTES)
-#define GW_REF_NEED_MAX_BYTES    (10u + GW_REF_MAX_PAGES * GW_SHA256_BYTES)
+#define GW_REF_SECTION_MAX_BYTES (GW_REF_PROOF_BYTES + GW_REF_MAX_PAGES * GW_REF_RUN_MAX_BYTES)
+#define GW_REF_NEED_MAX_BYTES    (10u + GW_REF_MAX_PAGES * GW_PAGE_TAG_BYTES)
 #define GW_REF_FILL_HEADER_BYTES 13u
 #define GW_REF_FILL_MAX_BYTES    (GW_REF_FILL_HEADER_BYTES + GW_REF_FILL_PAGES * (2u + GW_PAGE_BYTES))
 
@@ -105,6 +117,7 @@ typedef struct GwRefSourceOptions {
     const char *cache_folder; /* for indexes and the seed of their hashes; NULL: keep nothing */
     uint64_t max_table_bytes; /* of each index; 0: the default */
     uint64_t max_cache_bytes; /* of the folder; 0: the default */
+    bool is_awaited;          /* by a move: image_index.h */
 } GwRefSourceOptions;
 
 typedef struct GwRefSourceFigures {
@@ -165,16 +178,19 @@ bool gw_ref_source_try_visit(GwRefSource *source, uint16_t block, uint64_t page,
 
 /* --- source: one frame ------------------------------------------------------------------------ */
 
-/* The references of a frame and copies of their pages. One thread at a time. */
+/* The references of a frame and their pages. One thread at a time. */
 typedef struct GwRefGroup GwRefGroup;
 
 /* NULL when memory is short: 1 MiB while it is filled, what is needed after encode(). */
 GwRefGroup *gw_ref_group_new(void) GW_MUST_USE;
+/* One whose pages lie in @frame's payload, are not copied, and are not changed any more. */
+GwRefGroup *gw_ref_group_new_in(GwFrame *frame) GW_MUST_USE;
 void gw_ref_group_free(GwRefGroup *group);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefGroup, gw_ref_group_free)
 
-/* False: it is full, or the reference is none. Not after encode(). */
-bool gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page);
+/* @tag: the page's. False: it is full, or the reference is none. Not after encode(). */
+bool gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page,
+                      const GwPageTag *tag);
 unsigned gw_ref_group_n_pages(const GwRefGroup *group);
 
 /* Appends the section to @out. Once. */
@@ -212,18 +228,25 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefTarget, gw_ref_target_free)
 void gw_ref_target_set_image(GwRefTarget *target, unsigned number, GwImage *image);
 
 /*
- * Decodes a section of @n_pages references and reads the blocks. They may be proven then or not:
- * gw_ref_pages_is_proven(). GW_ERROR_PROTOCOL, GW_ERROR_FAILED when memory is short.
+ * Decodes a section of @n_pages references, reads the blocks and tags them. They may be proven then
+ * or not: gw_ref_pages_is_proven(). GW_ERROR_PROTOCOL, GW_ERROR_FAILED when memory is short.
  */
-GwRefPages *gw_ref_target_resolve(GwRefTarget *target, const uint8_t *section, size_t len,
-                                  unsigned n_pages, GError **error) GW_MUST_USE;
+GwRefPages *gw_ref_target_resolve(GwRefTarget *target, GwPageTagger *tagger, const uint8_t *section,
+                                  size_t len, unsigned n_pages, GError **error) GW_MUST_USE;
 void gw_ref_pages_free(GwRefPages *pages);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefPages, gw_ref_pages_free)
 
+/* Asks the disk for the blocks of a section that is resolved later. */
+void gw_ref_target_prefetch(GwRefTarget *target, const uint8_t *section, size_t len);
+
 bool gw_ref_pages_is_proven(const GwRefPages *pages);
+/* Some of them were not in memory: the disk had to be waited for. */
+bool gw_ref_pages_were_cold(const GwRefPages *pages);
 
 /* GW_PAGE_BYTES, borrowed; NULL before the pages are proven and for a number out of range. */
 const uint8_t *gw_ref_pages_get(const GwRefPages *pages, unsigned number);
+/* Its tag, in the same way. */
+const GwPageTag *gw_ref_pages_tag(const GwRefPages *pages, unsigned number);
 
 /* The NEED to send when they are not proven; the same each time. */
 void gw_ref_pages_need(GwRefPages *pages, uint64_t sequence, GByteArray *out);
@@ -232,5 +255,5 @@ void gw_ref_pages_need(GwRefPages *pages, uint64_t sequence, GByteArray *out);
  * Takes a FILL in. A second answer to the same question does no harm. GW_ERROR_PROTOCOL if it
  * is damaged, or all have come and the pages are still not what the source had.
  */
-bool gw_ref_pages_fill(GwRefPages *pages, const uint8_t *fill, size_t len,
+bool gw_ref_pages_fill(GwRefPages *pages, GwPageTagger *tagger, const uint8_t *fill, size_t len,
                        GError **error) GW_MUST_USE;

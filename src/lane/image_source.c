@@ -4,7 +4,7 @@
  *
  * A GwRefSource owns the indexes of a move; they are built by threads of their own. Looking up is
  * for any thread and takes no lock; an image counts from the moment it is taken into use until it
- * has missed too often. A GwRefGroup owns copies of its pages until the frame is acknowledged:
+ * has missed too often. A GwRefGroup owns its pages until the frame is acknowledged:
  * the caller bounds them all together by GW_REF_MAX_UNPROVEN_PAGES. What a target sends (NEED) is
  * hostile input: it is compared with, and can only fetch, what the group has.
  */
@@ -41,6 +41,7 @@ struct GwRefSource {
     char *cache_folder;
     uint64_t max_table_bytes;
     uint64_t max_cache_bytes;
+    bool is_awaited;
     uint64_t seed;
     _Atomic unsigned n_images;
     SourceImage images[GW_REF_MAX_IMAGES];
@@ -53,7 +54,11 @@ struct GwRefGroup {
     unsigned n_pages;
     bool encoded;
     GwRef refs[GW_REF_MAX_PAGES];
-    uint8_t *pages;
+    GwPageTag tags[GW_REF_MAX_PAGES];
+    uint32_t at[GW_REF_MAX_PAGES]; /* where in `base` the page is */
+    const uint8_t *base;
+    uint8_t *copies; /* is `base`, or: */
+    GwFrame *frame;  /* its payload is */
     /* The answer to a NEED. */
     unsigned n_needs;
     uint64_t sequence;
@@ -73,6 +78,7 @@ gw_ref_source_new(const GwRefSourceOptions *options)
     source->cache_folder = g_strdup(options->cache_folder);
     source->max_table_bytes = options->max_table_bytes;
     source->max_cache_bytes = options->max_cache_bytes;
+    source->is_awaited = options->is_awaited;
     source->seed = gw_image_cache_seed(options->cache_folder);
     return source;
 }
@@ -101,6 +107,7 @@ gw_ref_source_add(GwRefSource *source, const char *path, const char *format, GEr
         .max_table_bytes = source->max_table_bytes,
         .cache_folder = source->cache_folder,
         .max_cache_bytes = source->max_cache_bytes,
+        .is_awaited = source->is_awaited,
     };
     unsigned number = atomic_load(&source->n_images);
 
@@ -280,32 +287,50 @@ gw_ref_group_new(void)
 {
     g_autoptr(GwRefGroup) group = g_new0(GwRefGroup, 1);
 
-    group->pages = g_try_malloc((gsize)GW_REF_MAX_PAGES * GW_PAGE_BYTES);
-    return group->pages ? g_steal_pointer(&group) : NULL;
+    group->copies = g_try_malloc((gsize)GW_REF_MAX_PAGES * GW_PAGE_BYTES);
+    group->base = group->copies;
+    return group->copies ? g_steal_pointer(&group) : NULL;
+}
+
+GwRefGroup *
+gw_ref_group_new_in(GwFrame *frame)
+{
+    GwRefGroup *group = g_new0(GwRefGroup, 1);
+
+    group->frame = gw_frame_ref(frame);
+    group->base = gw_frame_payload(frame);
+    return group;
 }
 
 void
 gw_ref_group_free(GwRefGroup *group)
 {
     if (group) {
-        g_free(group->pages);
+        g_free(group->copies);
+        gw_frame_free(group->frame);
         g_free(group);
     }
 }
 
-static uint8_t *
+static const uint8_t *
 page_at(const GwRefGroup *group, unsigned number)
 {
-    return group->pages + (size_t)number * GW_PAGE_BYTES;
+    return group->base + group->at[number];
 }
 
 bool
-gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page)
+gw_ref_group_add(GwRefGroup *group, const GwRef *ref, const uint8_t *page, const GwPageTag *tag)
 {
     if (group->encoded || group->n_pages == GW_REF_MAX_PAGES || ref->image >= GW_REF_MAX_IMAGES) {
         return false;
     }
-    memcpy(page_at(group, group->n_pages), page, GW_PAGE_BYTES);
+    if (group->copies) {
+        group->at[group->n_pages] = group->n_pages * GW_PAGE_BYTES;
+        memcpy(group->copies + group->at[group->n_pages], page, GW_PAGE_BYTES);
+    } else {
+        group->at[group->n_pages] = (uint32_t)(page - group->base);
+    }
+    group->tags[group->n_pages] = *tag;
     group->refs[group->n_pages++] = *ref;
     return true;
 }
@@ -326,11 +351,11 @@ void
 gw_ref_group_encode(GwRefGroup *group, GByteArray *out)
 {
     int64_t next[GW_REF_MAX_IMAGES] = {0};
-    uint8_t digest[GW_SHA256_BYTES];
+    uint8_t proof[GW_REF_PROOF_BYTES];
     unsigned image = 0;
 
-    gw_sha256(group->pages, (size_t)group->n_pages * GW_PAGE_BYTES, digest);
-    g_byte_array_append(out, digest, GW_SHA256_BYTES);
+    gw_ref_proof(group->tags, group->n_pages, proof);
+    g_byte_array_append(out, proof, GW_REF_PROOF_BYTES);
     for (unsigned i = 0; i < group->n_pages;) {
         const GwRef *first = &group->refs[i];
         unsigned count = 1;
@@ -349,7 +374,10 @@ gw_ref_group_encode(GwRefGroup *group, GByteArray *out)
         i += count;
     }
     group->encoded = true;
-    group->pages = g_realloc(group->pages, MAX(group->n_pages, 1) * (gsize)GW_PAGE_BYTES);
+    if (group->copies) {
+        group->copies = g_realloc(group->copies, MAX(group->n_pages, 1) * (gsize)GW_PAGE_BYTES);
+        group->base = group->copies;
+    }
 }
 
 /* --- answers ---------------------------------------------------------------------------------- */
@@ -369,26 +397,26 @@ gw_ref_sequence(const uint8_t *payload, size_t len, uint64_t *sequence, GError *
     return true;
 }
 
-/* The page digests of a NEED for this group; NULL: it is none. */
+/* The tags of a NEED for this group; NULL: it is none. */
 static const uint8_t *
-digests_of(const GwRefGroup *group, const uint8_t *need, size_t len)
+tags_of(const GwRefGroup *group, const uint8_t *need, size_t len)
 {
     GwCursor cursor = gw_cursor(need, len);
 
     (void)gw_cursor_be64(&cursor);
     unsigned n_pages = gw_cursor_be16(&cursor);
-    const uint8_t *digests = gw_cursor_bytes(&cursor, (size_t)n_pages * GW_SHA256_BYTES);
+    const uint8_t *tags = gw_cursor_bytes(&cursor, (size_t)n_pages * GW_PAGE_TAG_BYTES);
 
-    return digests && gw_cursor_left(&cursor) == 0 && n_pages == group->n_pages ? digests : NULL;
+    return tags && gw_cursor_left(&cursor) == 0 && n_pages == group->n_pages ? tags : NULL;
 }
 
 bool
 gw_ref_group_take_need(GwRefGroup *group, GwRefSource *source, const uint8_t *need, size_t len,
                        GError **error)
 {
-    const uint8_t *digests = group->encoded ? digests_of(group, need, len) : NULL;
+    const uint8_t *tags = group->encoded ? tags_of(group, need, len) : NULL;
 
-    if (!digests || !gw_ref_sequence(need, len, &group->sequence, NULL)) {
+    if (!tags || !gw_ref_sequence(need, len, &group->sequence, NULL)) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
                     "the peer asked for referenced pages that were not referenced");
         return false;
@@ -402,10 +430,8 @@ gw_ref_group_take_need(GwRefGroup *group, GwRefSource *source, const uint8_t *ne
     group->n_filled = 0;
     group->fill_due = true;
     for (unsigned i = 0; i < group->n_pages; i++) {
-        uint8_t digest[GW_SHA256_BYTES];
-
-        gw_sha256(page_at(group, i), GW_PAGE_BYTES, digest);
-        if (memcmp(digest, digests + (size_t)i * GW_SHA256_BYTES, GW_SHA256_BYTES) != 0) {
+        if (memcmp(group->tags[i].bytes, tags + (size_t)i * GW_PAGE_TAG_BYTES, GW_PAGE_TAG_BYTES) !=
+            0) {
             group->missing[group->n_missing++] = (uint16_t)i;
             if (group->n_needs == 0) {
                 count_miss(source, group->refs[i].image);

@@ -4,7 +4,7 @@
  *
  * A GwRefTarget owns its opened images; a GwRefPages owns one frame's pages, at most 1 MiB. One
  * thread each. Sections and fills are hostile input: numbers are checked before anything is read,
- * and no page is given out before the SHA-256 over all of them agrees. A block that is not there or
+ * and no page is given out before the proof of all of them agrees. A block that is not there or
  * cannot be read is missing, which is no error; an image that was not agreed on is one.
  */
 #include "base/cursor.h"
@@ -21,11 +21,13 @@ struct GwRefPages {
     unsigned n_pages;
     unsigned n_filled;
     bool proven;
-    uint8_t digest[GW_SHA256_BYTES]; /* that all pages together must have */
+    bool cold;
+    uint8_t proof[GW_REF_PROOF_BYTES]; /* that all pages together must have */
     GwRef refs[GW_REF_MAX_PAGES];
+    GwPageTag tags[GW_REF_MAX_PAGES]; /* of those that are known */
     bool known[GW_REF_MAX_PAGES];
     bool filled[GW_REF_MAX_PAGES];
-    GByteArray *need; /* the digests, once they were asked for */
+    GByteArray *need; /* the tags, once they were asked for */
     uint8_t *pages;
 };
 
@@ -124,14 +126,14 @@ decode_section(const GwRefTarget *target, const uint8_t *section, size_t len, Gw
                GError **error)
 {
     GwCursor cursor = gw_cursor(section, len);
-    const uint8_t *digest = gw_cursor_bytes(&cursor, GW_SHA256_BYTES);
+    const uint8_t *proof = gw_cursor_bytes(&cursor, GW_REF_PROOF_BYTES);
     int64_t next[GW_REF_MAX_IMAGES] = {0};
     uint8_t image = 0;
 
-    if (!digest) {
-        return damaged(error, "the digest is cut off");
+    if (!proof) {
+        return damaged(error, "the proof is cut off");
     }
-    memcpy(pages->digest, digest, GW_SHA256_BYTES);
+    memcpy(pages->proof, proof, GW_REF_PROOF_BYTES);
     while (gw_cursor_left(&cursor) > 0) {
         if (!take_run(target, &cursor, pages, &image, next, error)) {
             return false;
@@ -144,7 +146,7 @@ decode_section(const GwRefTarget *target, const uint8_t *section, size_t len, Gw
 
 /* The pages that one image has to give. */
 static void
-read_from(GwImage *image, unsigned number, GwRefPages *pages)
+read_from(GwImage *image, unsigned number, GwPageTagger *tagger, GwRefPages *pages)
 {
     GwImageRead reads[GW_REF_MAX_PAGES];
     size_t n = 0;
@@ -155,32 +157,35 @@ read_from(GwImage *image, unsigned number, GwRefPages *pages)
         }
     }
     if (n > 0) {
-        gw_image_read(image, reads, n);
+        pages->cold |= gw_image_read(image, reads, n);
     }
     for (size_t i = 0; i < n; i++) {
         size_t page = (size_t)(reads[i].out - pages->pages) / GW_PAGE_BYTES;
 
         pages->known[page] = reads[i].known;
+        if (reads[i].known) {
+            gw_page_tag(tagger, reads[i].out, &pages->tags[page]);
+        }
     }
 }
 
 static void
 prove(GwRefPages *pages)
 {
-    uint8_t digest[GW_SHA256_BYTES];
+    uint8_t proof[GW_REF_PROOF_BYTES];
 
     for (unsigned i = 0; i < pages->n_pages; i++) {
         if (!pages->known[i]) {
             return;
         }
     }
-    gw_sha256(pages->pages, (size_t)pages->n_pages * GW_PAGE_BYTES, digest);
-    pages->proven = memcmp(digest, pages->digest, GW_SHA256_BYTES) == 0;
+    gw_ref_proof(pages->tags, pages->n_pages, proof);
+    pages->proven = memcmp(proof, pages->proof, GW_REF_PROOF_BYTES) == 0;
 }
 
 GwRefPages *
-gw_ref_target_resolve(GwRefTarget *target, const uint8_t *section, size_t len, unsigned n_pages,
-                      GError **error)
+gw_ref_target_resolve(GwRefTarget *target, GwPageTagger *tagger, const uint8_t *section, size_t len,
+                      unsigned n_pages, GError **error)
 {
     g_autoptr(GwRefPages) pages = g_new0(GwRefPages, 1);
 
@@ -198,11 +203,32 @@ gw_ref_target_resolve(GwRefTarget *target, const uint8_t *section, size_t len, u
     }
     for (unsigned i = 0; i < GW_REF_MAX_IMAGES; i++) {
         if (target->images[i]) {
-            read_from(target->images[i], i, pages);
+            read_from(target->images[i], i, tagger, pages);
         }
     }
     prove(pages);
     return g_steal_pointer(&pages);
+}
+
+void
+gw_ref_target_prefetch(GwRefTarget *target, const uint8_t *section, size_t len)
+{
+    g_autofree GwRefPages *pages = g_new0(GwRefPages, 1);
+
+    if (!decode_section(target, section, len, pages, NULL)) {
+        return; /* which is told when it is resolved */
+    }
+    for (unsigned i = 0; i < pages->n_pages;) {
+        const GwRef *first = &pages->refs[i];
+        unsigned count = 1;
+
+        while (i + count < pages->n_pages && first[count].image == first->image &&
+               first[count].block == first->block + count) {
+            count++;
+        }
+        gw_image_prefetch(target->images[first->image], first->block, count);
+        i += count;
+    }
 }
 
 bool
@@ -211,10 +237,22 @@ gw_ref_pages_is_proven(const GwRefPages *pages)
     return pages->proven;
 }
 
+bool
+gw_ref_pages_were_cold(const GwRefPages *pages)
+{
+    return pages->cold;
+}
+
 const uint8_t *
 gw_ref_pages_get(const GwRefPages *pages, unsigned number)
 {
     return pages->proven && number < pages->n_pages ? page_at(pages, number) : NULL;
+}
+
+const GwPageTag *
+gw_ref_pages_tag(const GwRefPages *pages, unsigned number)
+{
+    return pages->proven && number < pages->n_pages ? &pages->tags[number] : NULL;
 }
 
 /* --- what is missing -------------------------------------------------------------------------- */
@@ -223,15 +261,15 @@ void
 gw_ref_pages_need(GwRefPages *pages, uint64_t sequence, GByteArray *out)
 {
     if (!pages->need) {
-        const guint bytes = pages->n_pages * GW_SHA256_BYTES;
+        const guint bytes = pages->n_pages * GW_PAGE_TAG_BYTES;
 
         pages->need = g_byte_array_sized_new(bytes);
         g_byte_array_set_size(pages->need, bytes);
         memset(pages->need->data, 0, bytes);
         for (unsigned i = 0; i < pages->n_pages; i++) {
             if (pages->known[i]) {
-                gw_sha256(page_at(pages, i), GW_PAGE_BYTES,
-                          pages->need->data + (size_t)i * GW_SHA256_BYTES);
+                memcpy(pages->need->data + (size_t)i * GW_PAGE_TAG_BYTES, pages->tags[i].bytes,
+                       GW_PAGE_TAG_BYTES);
             }
         }
     }
@@ -280,7 +318,7 @@ take_fill(const GwRefPages *pages, const uint8_t *payload, size_t len, Fill *fil
 }
 
 static void
-put_pages(GwRefPages *pages, const Fill *fill, const uint8_t *contents)
+put_pages(GwRefPages *pages, GwPageTagger *tagger, const Fill *fill, const uint8_t *contents)
 {
     GwCursor numbers = gw_cursor(fill->numbers, (size_t)fill->n_pages * 2);
 
@@ -288,6 +326,7 @@ put_pages(GwRefPages *pages, const Fill *fill, const uint8_t *contents)
         unsigned number = gw_cursor_be16(&numbers);
 
         memcpy(page_at(pages, number), contents + (size_t)i * GW_PAGE_BYTES, GW_PAGE_BYTES);
+        gw_page_tag(tagger, page_at(pages, number), &pages->tags[number]);
         pages->n_filled += !pages->filled[number];
         pages->filled[number] = true;
         pages->known[number] = true;
@@ -295,7 +334,7 @@ put_pages(GwRefPages *pages, const Fill *fill, const uint8_t *contents)
 }
 
 static bool
-decode_fill(GwRefPages *pages, const Fill *fill, GError **error)
+decode_fill(GwRefPages *pages, GwPageTagger *tagger, const Fill *fill, GError **error)
 {
     const size_t len = (size_t)fill->n_pages * GW_PAGE_BYTES;
     g_autofree uint8_t *room = g_try_malloc(MAX(len, 1));
@@ -308,14 +347,15 @@ decode_fill(GwRefPages *pages, const Fill *fill, GError **error)
     const uint8_t *contents = fill->codec->decode(decoder, fill->body, fill->body_len, room, len);
 
     if (contents) {
-        put_pages(pages, fill, contents);
+        put_pages(pages, tagger, fill, contents);
     }
     fill->codec->decoder_free(decoder);
     return contents || damaged(error, "a fill that does not decode");
 }
 
 bool
-gw_ref_pages_fill(GwRefPages *pages, const uint8_t *payload, size_t len, GError **error)
+gw_ref_pages_fill(GwRefPages *pages, GwPageTagger *tagger, const uint8_t *payload, size_t len,
+                  GError **error)
 {
     Fill fill;
 
@@ -325,11 +365,11 @@ gw_ref_pages_fill(GwRefPages *pages, const uint8_t *payload, size_t len, GError 
     if (pages->proven) {
         return true;
     }
-    /* The digests that were sent are of what was there then. */
+    /* The tags that were sent are of what was there then. */
     if (!pages->need) {
         return damaged(error, "a fill that was not asked for");
     }
-    if (!decode_fill(pages, &fill, error)) {
+    if (!decode_fill(pages, tagger, &fill, error)) {
         return false;
     }
     if (pages->n_filled >= fill.n_missing) {

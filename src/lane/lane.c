@@ -14,6 +14,7 @@
  * codecs.
  */
 #include "base/log.h"
+#include "base/processor.h"
 #include "base/units.h"
 #include "lane/link.h"
 #include "lane/wake.h"
@@ -21,7 +22,6 @@
 #include <gnutls/crypto.h>
 #include <signal.h>
 #include <string.h>
-#include <time.h>
 
 #define DEFAULT_SILENCE_MS 3000
 
@@ -125,10 +125,7 @@ gw_lane_end(GwLane *lane, GError *error, bool tell)
 void
 gw_lane_count_cpu(GwLane *lane, int64_t *last_us)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    int64_t now_us = (int64_t)now.tv_sec * G_USEC_PER_SEC + now.tv_nsec / 1000;
+    int64_t now_us = (int64_t)gw_thread_cpu_us();
 
     pthread_mutex_lock(&lane->lock);
     lane->stats.cpu_us += (uint64_t)(now_us - *last_us);

@@ -130,7 +130,7 @@ typedef struct GwLaneConnect {
     /* All of these may be left out. */
     const char *const *more_addresses; /* of the same peer, ends with NULL */
     unsigned n_links;                  /* connections while a stream runs; 0: by measure */
-    const char *congestion;            /* TCP's congestion control; NULL: the system's */
+    const char *congestion;            /* TCP's congestion control; NULL: by the link */
     unsigned encodings_off;            /* of GwEncoding */
     int64_t silence_ms; /* after which a connection is in doubt and another one opened; 0: 3000 */
 } GwLaneConnect;

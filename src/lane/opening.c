@@ -97,6 +97,9 @@ connect_stage(GwOpening *opening, GError **error)
     if (result != 0) {
         return set_unreachable(opening, result, error);
     }
+    if (!opening->target.congestion) {
+        gw_connection_suit_link(probe.fd);
+    }
     opening->connection->tls =
         gw_tls_new(probe.fd, opening->target.credentials, opening->target.expected_name,
                    opening->target.peer, error);

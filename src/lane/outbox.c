@@ -147,6 +147,15 @@ gw_outbox_wait_room(GwOutbox *outbox)
     return go_on;
 }
 
+bool
+gw_outbox_is_filled(GwOutbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    bool filled = gw_window_is_filled(&outbox->window);
+    pthread_mutex_unlock(&outbox->lock);
+    return filled;
+}
+
 /* --- links ------------------------------------------------------------------------------------ */
 
 /* Collects anew what is to be sent again; all of it stands before `fresh`. */

@@ -43,6 +43,8 @@ bool gw_outbox_push_control(GwOutbox *outbox, GwFrame *frame, GError **error) GW
 
 /* Waits until the window has room. False: the session is over. */
 bool gw_outbox_wait_room(GwOutbox *outbox) GW_MUST_USE;
+/* Whether the links have enough to do for a while. */
+bool gw_outbox_is_filled(GwOutbox *outbox);
 
 /* --- links ------------------------------------------------------------------------------------ */
 

@@ -136,6 +136,7 @@ gw_page_source_page(GwPageSource *pages, const GwRamItem *page, size_t record_by
         pages->counts.same_pages++;
     }
     out.is_first = seen.first;
+    out.tag = &tag;
     out.base = seen.copy;
     gw_batch_add_page(batch, &out);
     if (out.kind == GW_BATCH_CONTENT) {

@@ -9,7 +9,8 @@
  * Viega, "The Security and Performance of the Galois/Counter Mode", 2004, lemma 2). That holds for
  * whatever a guest does, however much it computes: it never sees a tag, and learns of a comparison
  * only that it failed. So a page may be left out because its tag equals another's; 2^40 attempts
- * succeed with a probability below 2^-79. Tags are not to be shown, or stored beyond the stream.
+ * succeed with a probability below 2^-79. For that tags are shown to nobody but the two ends of the
+ * stream, and not stored beyond it.
  */
 #pragma once
 

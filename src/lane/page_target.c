@@ -189,14 +189,19 @@ put_page(GwPageTarget *pages, const GwRamItem *page, const GwPageTag *tag, GByte
     return true;
 }
 
-/* A page with content, found or sent. */
+/* A page with content, found or sent. @known: its tag, NULL: to be computed. */
 static bool
-put_content(GwPageTarget *pages, const GwRamItem *page, bool first, GByteArray *out, GError **error)
+put_content(GwPageTarget *pages, const GwRamItem *page, bool first, const GwPageTag *known,
+            GByteArray *out, GError **error)
 {
     uint64_t number = page->address / GW_PAGE_BYTES;
     GwPageTag tag;
 
-    gw_page_tag(pages->tagger, page->data, &tag);
+    if (known) {
+        tag = *known;
+    } else {
+        gw_page_tag(pages->tagger, page->data, &tag);
+    }
     /* The first time nothing is kept but the tag, at either end. */
     gw_page_memory_put(pages->memory, page->block, number, first ? NULL : page->data, &tag, true);
     if (gw_page_memory_is_lost(pages->memory)) {
@@ -233,7 +238,7 @@ put_delta(GwPageTarget *pages, const GwBatchItem *item, GwRamItem *page, const G
     }
     page->data = content;
     pages->counts.delta_pages++;
-    return put_content(pages, page, seen->first, out, error);
+    return put_content(pages, page, seen->first, NULL, out, error);
 }
 
 static bool
@@ -286,9 +291,9 @@ gw_page_target_put(GwPageTarget *pages, const GwBatchItem *item, GByteArray *out
         return put_delta(pages, item, &page, &seen, out, error);
     case GW_BATCH_REFERENCE:
         pages->counts.reference_pages++;
-        return put_content(pages, &page, seen.first, out, error);
+        return put_content(pages, &page, seen.first, item->tag, out, error);
     default:
-        return put_content(pages, &page, seen.first, out, error);
+        return put_content(pages, &page, seen.first, NULL, out, error);
     }
 }
 

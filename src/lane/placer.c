@@ -13,12 +13,12 @@
  */
 #include "lane/placer.h"
 
+#include "base/processor.h"
 #include "lane/session.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #define CHUNK_PAGES  64u
 #define CHUNK_PIECES 256u
@@ -162,15 +162,6 @@ write_chunk(const GwPlacer *placer, const Chunk *chunk, GError **error)
     return true;
 }
 
-static uint64_t
-thread_cpu_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (uint64_t)now.tv_sec * G_USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
-}
-
 /* Under the lock, which is let go meanwhile. */
 static void
 handle_chunk(Worker *worker, Chunk *chunk)
@@ -181,7 +172,7 @@ handle_chunk(Worker *worker, Chunk *chunk)
     if (!placer->error) {
         pthread_mutex_unlock(&placer->lock);
         (void)write_chunk(placer, chunk, &error);
-        uint64_t cpu_us = thread_cpu_us();
+        uint64_t cpu_us = gw_thread_cpu_us();
         pthread_mutex_lock(&placer->lock);
         worker->cpu_us = cpu_us;
     }

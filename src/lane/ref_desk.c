@@ -4,16 +4,21 @@
  *
  * A desk has one job per frame, in the order of the frames; they are resolved in this order, as
  * long as not too many pages wait, the first one always. The thread and the owner hold a reference
- * each. The images are the thread's; `lock` guards the rest; a job that is being resolved is the
- * thread's until it says so. Proofs of FILLs are computed by the link that brought them.
+ * each. The images and a tagger are the thread's; `lock` guards the rest; a job that is being
+ * resolved is the thread's until it says so. Proofs of FILLs are computed by the link that brought
+ * them.
  */
 #include "lane/ref_desk.h"
 
+#include "base/processor.h"
 #include "base/units.h"
 #include "lane/batch.h"
 
 #include <pthread.h>
 #include <time.h>
+
+/* Frames for whose blocks the disk is asked ahead, where it has to be waited for. */
+#define MAX_AHEAD 16u
 
 typedef enum JobState {
     JOB_WAITS,
@@ -37,17 +42,25 @@ struct GwRefDesk {
     GwRefDeskWake wake;
     void *wake_data;
     GQueue jobs;      /* of Job, owned */
+    GList *waiting;   /* the first of them that waits, NULL: none does */
+    GList *unasked;   /* the first that waits and whose blocks the disk was not asked for */
+    unsigned n_ahead; /* jobs before that one which wait */
+    bool is_cold;     /* the last blocks that were read were not in memory */
+    unsigned n_open;  /* jobs with questions that are not answered */
     unsigned n_pages; /* of the jobs that are not waiting */
     uint64_t taken;   /* the last sequence */
     int64_t asked_us; /* the last question or answer */
+    GwPageTagger *fill_tagger; /* NULL: the key is not known yet */
+    uint64_t cpu_us;
     bool has_images;
     bool ended;
     bool closing;
     bool closed;
     bool stopped;
 
-    /* The thread's. */
+    /* The thread's; the tagger from when `fill_tagger` is there. */
     GwRefTarget *images;
+    GwPageTagger *tagger;
 };
 
 static void
@@ -87,6 +100,8 @@ desk_unref(GwRefDesk *desk)
     }
     g_queue_clear_full(&desk->jobs, job_free);
     gw_ref_target_free(desk->images);
+    gw_page_tagger_free(desk->tagger);
+    gw_page_tagger_free(desk->fill_tagger);
     pthread_cond_destroy(&desk->changed);
     pthread_mutex_destroy(&desk->lock);
     g_free(desk);
@@ -115,16 +130,31 @@ gw_ref_desk_free(GwRefDesk *desk)
 static Job *
 next_to_resolve(const GwRefDesk *desk)
 {
-    for (GList *item = desk->jobs.head; item; item = item->next) {
-        Job *job = item->data;
-
-        if (job->state == JOB_WAITS) {
-            bool fits = desk->n_pages + job->references.n_pages <= GW_REF_MAX_UNPROVEN_PAGES;
-
-            return fits || item == desk->jobs.head ? job : NULL;
-        }
+    if (!desk->waiting || !desk->fill_tagger) {
+        return NULL;
     }
-    return NULL;
+    Job *job = desk->waiting->data;
+    bool fits = desk->n_pages + job->references.n_pages <= GW_REF_MAX_UNPROVEN_PAGES;
+
+    return fits || desk->waiting == desk->jobs.head ? job : NULL;
+}
+
+/*
+ * One frame more: a disk is much quicker with many reads to choose from. With the lock held, which
+ * is given up meanwhile.
+ */
+static void
+prefetch(GwRefDesk *desk)
+{
+    Job *job = desk->unasked->data;
+    const size_t len = job->references.len;
+    g_autofree uint8_t *section = g_memdup2(job->references.section, len);
+
+    desk->unasked = desk->unasked->next;
+    desk->n_ahead++;
+    pthread_mutex_unlock(&desk->lock);
+    gw_ref_target_prefetch(desk->images, section, len);
+    pthread_mutex_lock(&desk->lock);
 }
 
 /* With the lock held, which is given up meanwhile. */
@@ -136,23 +166,26 @@ resolve(GwRefDesk *desk, Job *job)
     GError *error = NULL;
 
     job->state = JOB_IN_WORK;
+    if (desk->unasked == desk->waiting) {
+        desk->unasked = desk->unasked->next;
+    } else {
+        desk->n_ahead--;
+    }
+    desk->waiting = desk->waiting->next;
     desk->n_pages += references.n_pages;
     pthread_mutex_unlock(&desk->lock);
-    GwRefPages *pages =
-        gw_ref_target_resolve(desk->images, section, references.len, references.n_pages, &error);
-
-    if (pages && !gw_ref_pages_is_proven(pages)) {
-        g_autoptr(GByteArray) need = g_byte_array_new();
-
-        /* Its digests are computed here, not with the lock held. */
-        gw_ref_pages_need(pages, 0, need);
-    }
+    GwRefPages *pages = gw_ref_target_resolve(desk->images, desk->tagger, section, references.len,
+                                              references.n_pages, &error);
+    uint64_t cpu_us = gw_thread_cpu_us();
     pthread_mutex_lock(&desk->lock);
+    desk->cpu_us = cpu_us;
     job->state = JOB_RESOLVED;
     job->pages = pages;
     job->error = error;
+    desk->is_cold = pages && gw_ref_pages_were_cold(pages);
     if (pages && !gw_ref_pages_is_proven(pages)) {
         job->need_due = true;
+        desk->n_open++;
         desk->asked_us = gw_now_us();
         if (!desk->stopped) {
             desk->wake(desk->wake_data);
@@ -191,12 +224,8 @@ static void
 wait_locked(GwRefDesk *desk)
 {
     struct timespec until;
-    bool any_open = false;
 
-    for (GList *item = desk->jobs.head; item && !any_open; item = item->next) {
-        any_open = is_open(item->data);
-    }
-    if (!any_open) {
+    if (desk->n_open == 0) {
         pthread_cond_wait(&desk->changed, &desk->lock);
         return;
     }
@@ -218,7 +247,9 @@ desk_thread(void *data)
     while (!desk->stopped && !desk->closing) {
         Job *job = next_to_resolve(desk);
 
-        if (job) {
+        if (job && desk->is_cold && desk->unasked && desk->n_ahead < MAX_AHEAD) {
+            prefetch(desk);
+        } else if (job) {
             resolve(desk, job);
         } else {
             wait_locked(desk);
@@ -258,6 +289,25 @@ gw_ref_desk_start(GwRefDesk *desk, GwRefTarget *images, GError **error)
     return true;
 }
 
+bool
+gw_ref_desk_set_key(GwRefDesk *desk, const uint8_t key[GW_PAGE_TAG_KEY_BYTES], GError **error)
+{
+    g_autoptr(GwPageTagger) tagger = gw_page_tagger_new(key, error);
+    g_autoptr(GwPageTagger) fill_tagger = tagger ? gw_page_tagger_new(key, error) : NULL;
+
+    if (!fill_tagger) {
+        return false;
+    }
+    pthread_mutex_lock(&desk->lock);
+    if (!desk->fill_tagger) {
+        desk->tagger = g_steal_pointer(&tagger);
+        desk->fill_tagger = g_steal_pointer(&fill_tagger);
+    }
+    pthread_cond_broadcast(&desk->changed);
+    pthread_mutex_unlock(&desk->lock);
+    return true;
+}
+
 /* --- frames ----------------------------------------------------------------------------------- */
 
 void
@@ -277,6 +327,8 @@ gw_ref_desk_announce(GwRefDesk *desk, GwFrame *frame)
         job->frame = gw_frame_ref(frame);
         job->references = references;
         g_queue_push_tail(&desk->jobs, job);
+        desk->waiting = desk->waiting ? desk->waiting : desk->jobs.tail;
+        desk->unasked = desk->unasked ? desk->unasked : desk->jobs.tail;
         pthread_cond_broadcast(&desk->changed);
     }
     pthread_mutex_unlock(&desk->lock);
@@ -323,7 +375,7 @@ take_locked(GwRefDesk *desk, uint64_t sequence, GError **error)
 {
     Job *job = first_job(desk, sequence);
 
-    if (!job || !desk->has_images) {
+    if (!job || !desk->has_images || !desk->fill_tagger) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
                     "the peer referred to disk images that were not agreed on");
         return NULL;
@@ -403,6 +455,15 @@ gw_ref_desk_stop(GwRefDesk *desk)
     pthread_mutex_unlock(&desk->lock);
 }
 
+uint64_t
+gw_ref_desk_cpu_us(GwRefDesk *desk)
+{
+    pthread_mutex_lock(&desk->lock);
+    uint64_t cpu_us = desk->cpu_us;
+    pthread_mutex_unlock(&desk->lock);
+    return cpu_us;
+}
+
 /* --- links ------------------------------------------------------------------------------------ */
 
 void
@@ -416,7 +477,7 @@ gw_ref_desk_ask_again(GwRefDesk *desk)
 static Job *
 next_asking(const GwRefDesk *desk)
 {
-    for (GList *item = desk->jobs.head; item; item = item->next) {
+    for (GList *item = desk->n_open > 0 ? desk->jobs.head : NULL; item; item = item->next) {
         Job *job = item->data;
 
         if (job->need_due) {
@@ -457,11 +518,16 @@ take_fill_locked(GwRefDesk *desk, uint64_t sequence, const uint8_t *payload, siz
         Job *job = item->data;
 
         if (job->frame->header.sequence == sequence && job->state == JOB_RESOLVED && job->pages) {
+            bool was_open = is_open(job);
+
             desk->asked_us = gw_now_us();
-            if (!gw_ref_pages_fill(job->pages, payload, len, error)) {
+            if (!gw_ref_pages_fill(job->pages, desk->fill_tagger, payload, len, error)) {
                 return false;
             }
-            job->need_due = job->need_due && is_open(job);
+            bool answered = was_open && !is_open(job);
+
+            desk->n_open -= answered;
+            job->need_due = job->need_due && !answered;
             pthread_cond_broadcast(&desk->changed);
             return true;
         }

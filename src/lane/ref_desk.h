@@ -36,6 +36,13 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwRefDesk, gw_ref_desk_free)
 bool gw_ref_desk_start(GwRefDesk *desk, GwRefTarget *images, GError **error) GW_MUST_USE;
 
 /*
+ * The key of the stream's page tags, once. Nothing is resolved before it is known, and take() does
+ * not wait for it: it is to come first. GW_ERROR_UNSUPPORTED.
+ */
+bool gw_ref_desk_set_key(GwRefDesk *desk, const uint8_t key[GW_PAGE_TAG_KEY_BYTES],
+                         GError **error) GW_MUST_USE;
+
+/*
  * A frame that take() will be called for, in the order of those calls. Its references are read
  * when it is its turn. Frames without references are ignored.
  */
@@ -58,6 +65,9 @@ void gw_ref_desk_wait_closed(GwRefDesk *desk);
 void gw_ref_desk_end(GwRefDesk *desk);
 /* Nobody waits in here any more. */
 void gw_ref_desk_stop(GwRefDesk *desk);
+
+/* Processor time of the thread so far. */
+uint64_t gw_ref_desk_cpu_us(GwRefDesk *desk);
 
 /* --- links ------------------------------------------------------------------------------------ */
 

@@ -7,8 +7,9 @@
  * answer it. What is lost with a connection is asked for again by the target, so nothing of it is
  * remembered here.
  *
- * Any thread. Memory: GW_REF_MAX_UNPROVEN_PAGES pages, and those of the batches that are being
- * encoded while the last of them were taken.
+ * Any thread. Memory: GW_REF_MAX_UNPROVEN_PAGES pages, at most half as much again for what lies
+ * between them in their batches' buffers, and those of the batches that are being encoded while the
+ * last of them were taken.
  */
 #pragma once
 

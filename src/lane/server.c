@@ -158,6 +158,9 @@ admit(GwLaneServer *server, int fd, const struct sockaddr_storage *address)
         return;
     }
     gw_connection_tune(fd, server->options.session_timeout_ms, server->options.congestion);
+    if (!server->options.congestion) {
+        gw_connection_suit_link(fd);
+    }
     GwEntry *entry =
         gw_entry_new(fd, peer, server->options.credentials, &entry_handlers, server, &error);
 

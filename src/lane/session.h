@@ -71,7 +71,7 @@ struct GwLane {
     uint16_t port;
     char *expected_name; /* NULL: accepted */
     GwLaneCredentials *credentials;
-    char *congestion; /* NULL: the system's */
+    char *congestion; /* NULL: by the link */
     int64_t open_deadline_us;
     int64_t session_timeout_ms;
     int64_t silence_us; /* after which a connection is in doubt */

@@ -147,6 +147,7 @@ adapt(GwSource *source)
         .waited_encoder_us = (int64_t)(encoder.waited_us - source->encoder_then.waited_us),
         .encoder_cpu_us = (int64_t)(encoder.cpu_us - source->encoder_then.cpu_us),
         .n_encoders = encoder.n_workers,
+        .n_processors = g_get_num_processors(),
         .idle_percent = gw_processor_idle_percent(&source->times_then, &times),
         .rate_bytes_s = outbox.rate_bytes_s,
         .taken_bytes = stream_bytes - source->stream_bytes_then,
@@ -182,10 +183,19 @@ wait_for_room(GwSource *source)
     }
 }
 
+/* The link runs dry, and for want of encoders. */
+static bool
+is_in_a_hurry(GwSource *source)
+{
+    bool waits = source->n_careful > 0 || gw_encoder_has_backlog(source->encoder);
+
+    return waits && !gw_outbox_is_filled(source->lane->outbox);
+}
+
 static void
 give_batch(GwSource *source)
 {
-    GwBatchEffort effort = gw_adapt_effort(&source->adapt);
+    GwBatchEffort effort = gw_adapt_effort(&source->adapt, is_in_a_hurry(source));
     unsigned off = source->lane->encodings_off;
 
     effort.images = off & GW_ENCODING_REFERENCE ? NULL : source->lane->references;

@@ -48,7 +48,7 @@ typedef struct GwTarget {
     int fd;                 /* the inbox's */
     GwRefPages *references; /* of the frame being handled, NULL: it has none */
     int64_t cpu_us;
-    uint64_t placer_cpu_us;
+    uint64_t helpers_cpu_us; /* of placer and desk, that were counted */
 } GwTarget;
 
 static void
@@ -131,6 +131,7 @@ on_item(const GwBatchItem *item, void *data, GError **error)
 
     if (item->kind == GW_BATCH_REFERENCE && target->references) {
         found.data = gw_ref_pages_get(target->references, item->reference);
+        found.tag = gw_ref_pages_tag(target->references, item->reference);
     }
     if (!gw_page_target_put(target->pages, &found, target->out, error)) {
         target->qemu_gone = target->lane->placer && gw_placer_has_failed(target->lane->placer);
@@ -145,7 +146,8 @@ handle_begin(GwTarget *target, const uint8_t *payload, size_t len, GError **erro
     GwStreamBegin begin;
 
     return gw_stream_begin_decode(payload, len, &begin, error) &&
-           gw_page_target_begin(target->pages, &begin, error);
+           gw_page_target_begin(target->pages, &begin, error) &&
+           gw_ref_desk_set_key(target->lane->desk, begin.key, error);
 }
 
 static bool
@@ -262,7 +264,9 @@ count(GwTarget *target)
 {
     GwLane *lane = target->lane;
     GwPageTargetCounts counts = gw_page_target_take_counts(target->pages);
+    uint64_t helpers_cpu_us = lane->desk ? gw_ref_desk_cpu_us(lane->desk) : 0;
 
+    helpers_cpu_us += lane->placer ? gw_placer_cpu_us(lane->placer) : 0;
     pthread_mutex_lock(&lane->lock);
     /* A source's figures are its stream thread's to count. */
     if (target->state != STREAM_NONE) {
@@ -273,14 +277,11 @@ count(GwTarget *target)
         lane->stats.reference_pages += counts.reference_pages;
         lane->stats.zero_pages += counts.zero_pages;
         lane->stats.placed_pages += counts.placed_pages;
-        lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages);
+        lane->stats.memory_bytes = gw_page_target_memory_bytes(target->pages) +
+                                   gw_batch_decoder_memory_bytes(target->decoder);
     }
-    if (lane->placer) {
-        uint64_t cpu_us = gw_placer_cpu_us(lane->placer);
-
-        lane->stats.cpu_us += cpu_us - target->placer_cpu_us;
-        target->placer_cpu_us = cpu_us;
-    }
+    lane->stats.cpu_us += helpers_cpu_us - target->helpers_cpu_us;
+    target->helpers_cpu_us = helpers_cpu_us;
     pthread_mutex_unlock(&lane->lock);
     gw_lane_count_cpu(lane, &target->cpu_us);
 }

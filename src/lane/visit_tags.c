@@ -10,6 +10,7 @@
 
 #include "base/cursor.h"
 #include "base/fd.h"
+#include "lane/page_hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,6 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define MAGIC          "GWVISIT\n"
 #define VERSION        1u
@@ -119,7 +119,7 @@ need_chunk(GwVisitTags *tags, TagBlock *block, unsigned number)
 static uint64_t
 hash_of(const GwVisitTags *tags, const uint8_t *content)
 {
-    return MAX(XXH3_64bits_withSeed(content, GW_PAGE_BYTES, tags->seed), 1);
+    return MAX(gw_page_hash(content, tags->seed), 1);
 }
 
 void

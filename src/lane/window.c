@@ -193,6 +193,13 @@ gw_window_has_room(const GwWindow *window)
            gw_window_in_flight(window) < MIN(2 * limit, GW_WINDOW_MAX_BYTES);
 }
 
+bool
+gw_window_is_filled(const GwWindow *window)
+{
+    /* Of 1.5 products one is under way and half a one queues. */
+    return window->queued_bytes - window->received_bytes >= gw_window_limit(window) / 4 * 3;
+}
+
 uint64_t
 gw_window_rate(const GwWindow *window, int64_t now_us)
 {

@@ -154,6 +154,7 @@ offer_all(Task *task)
     const GwRefSourceOptions options = {
         .cache_folder = task->index_folder,
         .max_table_bytes = GW_REF_MAX_TABLE_BYTES / MAX(task->disks->len, 1),
+        .is_awaited = task->recent_s == 0,
     };
 
     task->offers = json_array();

@@ -137,6 +137,15 @@ take_answer(GwSource *source, const json_t *taken)
     }
 }
 
+/* Else the target would note every page for nothing. */
+static bool
+keeps_visit(const GwSource *source, const GwDefinition *definition)
+{
+    const GwVisits *visits = source->move->moves->options.visits;
+
+    return visits && uses_lane(source) && gw_visits_keeps(visits, definition->memory_bytes);
+}
+
 /* The target notes how the memory comes: what this host keeps of it can be referred to. */
 static void
 begin_visit(GwSource *source)
@@ -244,7 +253,7 @@ send_prepare(GwSource *source)
         json_pack("{s:s, s:I, s:s, s:O, s:s}", "vm", move->vm_name, "generation",
                   (json_int_t)move->generation, "definition", text, "run", gw_vm_run_info(vm),
                   "transport", gw_json_str(move->record, "transport", "lane"));
-    gw_json_set_bool(extra, "keeps_visit", move->moves->options.visits && uses_lane(source));
+    gw_json_set_bool(extra, "keeps_visit", keeps_visit(source, gw_vm_definition(vm)));
     if (!uses_lane(source)) {
         drop_references(source);
     } else if (source->ref_offers) {

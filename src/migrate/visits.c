@@ -214,6 +214,12 @@ forget_others(GwVisits *visits, const char *vm, const char *move)
     }
 }
 
+bool
+gw_visits_keeps(const GwVisits *visits, uint64_t guest_bytes)
+{
+    return guest_bytes <= visits->max_bytes;
+}
+
 GwVisitWriter *
 gw_visits_begin(GwVisits *visits, const char *vm, const char *peer, const char *move,
                 uint64_t guest_bytes)
@@ -221,7 +227,7 @@ gw_visits_begin(GwVisits *visits, const char *vm, const char *peer, const char *
     g_autofree char *path = gw_visits_path(visits->folder, vm, peer, move, GW_VISITS_PAGES);
     g_autoptr(GError) error = NULL;
 
-    if (guest_bytes > visits->max_bytes) {
+    if (!gw_visits_keeps(visits, guest_bytes)) {
         return NULL;
     }
     make_room(visits, guest_bytes);

@@ -29,6 +29,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwVisits, gw_visits_free)
 
 const char *gw_visits_folder(const GwVisits *visits);
 
+/* Whether pages of a guest of this size are kept at all. */
+bool gw_visits_keeps(const GwVisits *visits, uint64_t guest_bytes);
 /* @vm is about to leave: who keeps its pages; NULL: nobody, there is no room. Transfer full. */
 GwVisitWriter *gw_visits_begin(GwVisits *visits, const char *vm, const char *peer, const char *move,
                                uint64_t guest_bytes) GW_MUST_USE;

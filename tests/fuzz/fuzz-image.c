@@ -10,7 +10,7 @@
  *   5  hashes of a VM's earlier visit
  *
  * The image that references point into is the fuzzer's own, in memory. What is given out as proven
- * must have the digest that was asked for.
+ * must have the proof that was asked for.
  */
 #include "lane/image_cache.h"
 #include "lane/image_ref.h"
@@ -114,17 +114,30 @@ fuzz_kept(const uint8_t *data, size_t len)
     }
 }
 
+static GwPageTagger *
+own_tagger(void)
+{
+    static const uint8_t key[GW_PAGE_TAG_KEY_BYTES] = {1};
+    static GwPageTagger *tagger;
+
+    tagger = tagger ? tagger : gw_page_tagger_new(key, NULL);
+    return tagger;
+}
+
 static void
 check_proven(const GwRefPages *pages, const uint8_t *section, unsigned n_pages)
 {
-    g_autofree uint8_t *all = g_malloc((gsize)n_pages * GW_PAGE_BYTES);
-    uint8_t digest[GW_SHA256_BYTES];
+    GwPageTag tags[GW_REF_MAX_PAGES];
+    uint8_t proof[GW_REF_PROOF_BYTES];
 
     for (unsigned i = 0; i < n_pages; i++) {
-        memcpy(all + (size_t)i * GW_PAGE_BYTES, gw_ref_pages_get(pages, i), GW_PAGE_BYTES);
+        gw_page_tag(own_tagger(), gw_ref_pages_get(pages, i), &tags[i]);
+        if (!gw_page_tag_equal(&tags[i], gw_ref_pages_tag(pages, i))) {
+            abort();
+        }
     }
-    gw_sha256(all, (size_t)n_pages * GW_PAGE_BYTES, digest);
-    if (memcmp(digest, section, GW_SHA256_BYTES) != 0) {
+    gw_ref_proof(tags, n_pages, proof);
+    if (memcmp(proof, section, GW_REF_PROOF_BYTES) != 0) {
         abort();
     }
 }
@@ -146,15 +159,16 @@ fuzz_target(const uint8_t *data, size_t len)
 
     gw_ref_target_set_image(target, 0, own_image());
     gw_ref_target_set_image(target, 3, own_image());
+    gw_ref_target_prefetch(target, section, section_len);
     g_autoptr(GwRefPages) pages =
-        gw_ref_target_resolve(target, section, section_len, n_pages, NULL);
+        gw_ref_target_resolve(target, own_tagger(), section, section_len, n_pages, NULL);
 
     if (!pages) {
         return;
     }
     if (!gw_ref_pages_is_proven(pages)) {
         gw_ref_pages_need(pages, 1, need);
-        (void)!gw_ref_pages_fill(pages, fill, len - 2 - section_len, NULL);
+        (void)!gw_ref_pages_fill(pages, own_tagger(), fill, len - 2 - section_len, NULL);
     }
     if (gw_ref_pages_is_proven(pages)) {
         check_proven(pages, section, n_pages);
@@ -170,10 +184,12 @@ fuzz_source(const uint8_t *data, size_t len)
     g_autoptr(GwRefGroup) group = gw_ref_group_new();
     g_autoptr(GByteArray) section = g_byte_array_new();
     g_autofree uint8_t *need = g_memdup2(data, len);
+    GwPageTag tag;
 
+    gw_page_tag(own_tagger(), page, &tag);
     source = source ? source : gw_ref_source_new(&options);
     for (unsigned i = 0; i < 3; i++) {
-        (void)gw_ref_group_add(group, &(GwRef){.block = i}, page);
+        (void)gw_ref_group_add(group, &(GwRef){.block = i}, page, &tag);
     }
     gw_ref_group_encode(group, section);
     if (gw_ref_group_take_need(group, source, need, len, NULL)) {

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moves whose connections break, and whose link is gone for a while."""
 import json
+import pathlib
 import re
 import time
 
@@ -55,9 +56,22 @@ def test_connections_are_killed(make_cluster, end):
     print(json.dumps({"bytes": move["bytes"], "total_ms": move["total_ms"]}))
 
 
+def congestion_controls(cluster, host):
+    """Of the connections between the hosts, as the kernel of @host has it."""
+    told = host.namespace.run(["ss", "-Htin", "state", "established",
+                               "dst", cluster.other(host).address])
+    assert told.returncode == 0, told.stderr
+    return {line.split()[0] for line in told.stdout.splitlines() if line[:1].isspace()}
+
+
 def test_link_is_down_for_20_s(make_cluster):
     cluster = make_cluster(Wanbox, mbit=100, delay_ms=10, settings=PATIENT)
+    for host in cluster.hosts:
+        assert host.namespace.run(["sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno"]).returncode == 0
     vm, move_id = start(cluster, rate=1, set=4, fill=96)
+    known = pathlib.Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    if "bbr" in known:
+        assert congestion_controls(cluster, cluster.alpha) == {"bbr"}, "a far link"
     cluster.link.down()
     time.sleep(20)  # the outage itself
     still = cluster.link.stats()[0]["bytes"]

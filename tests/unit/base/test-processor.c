@@ -37,11 +37,32 @@ test_percent(void)
     }
 }
 
+static void *
+read_own(void *data)
+{
+    *(uint64_t *)data = gw_thread_cpu_us();
+    return NULL;
+}
+
+/* Work counts, and only the thread's own. */
+static void
+test_thread(void)
+{
+    const uint64_t before = gw_thread_cpu_us();
+    uint64_t others = 0;
+
+    while (gw_thread_cpu_us() < before + 20000) {
+    }
+    g_thread_join(g_thread_new("other", read_own, &others));
+    g_assert_cmpuint(others, <, before + 20000);
+}
+
 int
 main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/processor/reading", test_reading);
     g_test_add_func("/processor/percent", test_percent);
+    g_test_add_func("/processor/thread", test_thread);
     return g_test_run();
 }

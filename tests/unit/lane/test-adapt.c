@@ -26,6 +26,11 @@ cost_of(const GwBatchEffort *effort, double *cpu_us, double *bytes)
         *bytes = 4100;
         return;
     }
+    if (effort->codec->single) {
+        *cpu_us = 44;
+        *bytes = 1570;
+        return;
+    }
     *cpu_us = effort->level >= 5 ? 25.7 : effort->level >= 3 ? 13 : effort->level >= 1 ? 7.5 : 5.1;
     *bytes = effort->level >= 5   ? 1690
              : effort->level >= 3 ? 1740
@@ -33,16 +38,32 @@ cost_of(const GwBatchEffort *effort, double *cpu_us, double *bytes)
                                   : 2520;
 }
 
+/* Pages per second that the encoders and the link are good for. */
+static void
+speeds_of(const Model *model, const GwBatchEffort *effort, double *encoder, double *link)
+{
+    unsigned n_encoders = effort->codec->single ? 1 : model->n_encoders;
+    double cpu_us, bytes;
+
+    cost_of(effort, &cpu_us, &bytes);
+    *encoder = n_encoders * 1e6 * MIN(1, 2 - 2 * model->busy) / cpu_us;
+    *link = model->link_bytes_s / bytes;
+}
+
 /* Pages per second in this period. */
 static double
 run_period(Model *model)
 {
-    GwBatchEffort before = gw_adapt_effort(&model->adapt);
-    double cpu_us, bytes;
+    GwBatchEffort before = gw_adapt_effort(&model->adapt, false);
+    GwBatchEffort done = before;
+    double encoder, link, cpu_us, bytes;
 
-    cost_of(&before, &cpu_us, &bytes);
-    double encoder = model->n_encoders * 1e6 * MIN(1, 2 - 2 * model->busy) / cpu_us;
-    double link = model->link_bytes_s / bytes;
+    speeds_of(model, &done, &encoder, &link);
+    if (encoder < link) {
+        done = gw_adapt_effort(&model->adapt, true);
+        speeds_of(model, &done, &encoder, &link);
+    }
+    cost_of(&done, &cpu_us, &bytes);
     double pages = MIN(MIN(model->qemu_pages_s, encoder), link);
     /* What the stream thread would have taken without the one that holds it up. */
     double wait = 1 - pages / model->qemu_pages_s;
@@ -53,13 +74,14 @@ run_period(Model *model)
         .waited_encoder_us = link < encoder ? 0 : (int64_t)(wait * GW_ADAPT_PERIOD_US),
         .encoder_cpu_us = (int64_t)(pages * cpu_us / PERIODS_PER_S),
         .n_encoders = model->n_encoders,
+        .n_processors = 2 * model->n_encoders,
         .idle_percent = used >= 1 ? 0 : (unsigned)(100 * (1 - used)),
         .rate_bytes_s = (uint64_t)(pages * bytes),
         .taken_bytes = (uint64_t)(pages * 4104 / PERIODS_PER_S),
     };
 
     gw_adapt_sample(&model->adapt, &sample);
-    GwBatchEffort now = gw_adapt_effort(&model->adapt);
+    GwBatchEffort now = gw_adapt_effort(&model->adapt, false);
 
     model->n_changes += now.codec != before.codec || now.level != before.level;
     return pages;
@@ -96,7 +118,7 @@ model_init(Model *model, double link_bytes_s, double busy, unsigned encodings_of
 static void
 expect(const Model *model, GwCodecId codec, int level)
 {
-    GwBatchEffort effort = gw_adapt_effort(&model->adapt);
+    GwBatchEffort effort = gw_adapt_effort(&model->adapt, false);
 
     g_assert_cmpint(effort.codec->id, ==, codec);
     g_assert_cmpint(effort.level, ==, level);
@@ -109,8 +131,8 @@ test_slow_link(void)
 
     model_init(&model, 12.5e6, 0.2, 0);
     run(&model, 4);
-    expect(&model, GW_CODEC_ZSTD_STREAM, 5);
-    g_assert_true(gw_adapt_effort(&model.adapt).zstd_deltas);
+    expect(&model, GW_CODEC_ZSTD_WIDE, 8);
+    g_assert_true(gw_adapt_effort(&model.adapt, false).zstd_deltas);
     run(&model, 60);
     g_assert_cmpuint(model.n_changes, ==, 0);
 }
@@ -129,7 +151,7 @@ test_slow_link_busy_host(void)
     /* It was idle, and becomes busy. */
     model_init(&model, 12.5e6, 0.1, 0);
     run(&model, 4);
-    expect(&model, GW_CODEC_ZSTD_STREAM, 5);
+    expect(&model, GW_CODEC_ZSTD_WIDE, 8);
     model.busy = 0.94;
     run(&model, 4);
     expect(&model, GW_CODEC_ZSTD_STREAM, 1);
@@ -144,7 +166,7 @@ test_fast_link(void)
     model_init(&model, 10e9, 0.3, 0);
     run(&model, 2);
     expect(&model, GW_CODEC_PLAIN, 0);
-    g_assert_false(gw_adapt_effort(&model.adapt).zstd_deltas);
+    g_assert_false(gw_adapt_effort(&model.adapt, false).zstd_deltas);
     g_assert_cmpfloat(run(&model, 60), >, 0.97 * model.qemu_pages_s);
 }
 
@@ -162,6 +184,7 @@ test_never_far_from_the_best(void)
         {.codec = &gw_codec_zstd_stream, .level = 1},
         {.codec = &gw_codec_zstd_stream, .level = 3},
         {.codec = &gw_codec_zstd_stream, .level = 5},
+        {.codec = &gw_codec_zstd_wide, .level = 8},
     };
 
     for (unsigned n_encoders = 1; n_encoders <= 4; n_encoders *= 2) {
@@ -173,7 +196,8 @@ test_never_far_from_the_best(void)
                 double cpu_us, bytes;
 
                 cost_of(&fixed[k], &cpu_us, &bytes);
-                best = MAX(best, MIN(n_encoders * 1e6 / cpu_us, links[i] / bytes));
+                double n = fixed[k].codec->single ? 1 : n_encoders;
+                best = MAX(best, MIN(n * 1e6 / cpu_us, links[i] / bytes));
             }
             model_init(&model, links[i], 0.3, 0);
             model.n_encoders = n_encoders;
@@ -198,7 +222,7 @@ test_link_changes(void)
     expect(&model, GW_CODEC_PLAIN, 0);
     model.link_bytes_s = 12.5e6;
     run(&model, 35);
-    expect(&model, GW_CODEC_ZSTD_STREAM, 5);
+    expect(&model, GW_CODEC_ZSTD_WIDE, 8);
     model.link_bytes_s = 10e9;
     run(&model, 2);
     expect(&model, GW_CODEC_PLAIN, 0);
@@ -215,6 +239,26 @@ test_zstd_switched_off(void)
     g_assert_cmpuint(model.n_changes, ==, 0);
 }
 
+/* The link runs dry: no waiting for the far view, and no stream begins anew for it. */
+static void
+test_hurry(void)
+{
+    Model model;
+
+    model_init(&model, 12.5e6, 0.2, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        GwBatchEffort calm = gw_adapt_effort(&model.adapt, false);
+        GwBatchEffort hurry = gw_adapt_effort(&model.adapt, true);
+
+        g_assert_false(hurry.codec->single);
+        g_assert_true(calm.codec->single ||
+                      (calm.codec == hurry.codec && calm.level == hurry.level));
+        run_period(&model);
+    }
+    expect(&model, GW_CODEC_ZSTD_WIDE, 8);
+    g_assert_cmpint(gw_adapt_effort(&model.adapt, true).level, ==, 1);
+}
+
 /* A clock that stands still, no encoders: nothing to divide by. */
 static void
 test_no_measures(void)
@@ -224,7 +268,7 @@ test_no_measures(void)
     gw_adapt_init(&adapt, 0);
     gw_adapt_sample(&adapt, &(GwAdaptSample){.n_encoders = 1});
     gw_adapt_sample(&adapt, &(GwAdaptSample){.period_us = 1000});
-    g_assert_cmpint(gw_adapt_effort(&adapt).level, ==, 1);
+    g_assert_cmpint(gw_adapt_effort(&adapt, false).level, ==, 1);
 }
 
 int
@@ -237,6 +281,7 @@ main(int argc, char **argv)
     g_test_add_func("/adapt/never-far-from-the-best", test_never_far_from_the_best);
     g_test_add_func("/adapt/link-changes", test_link_changes);
     g_test_add_func("/adapt/zstd-switched-off", test_zstd_switched_off);
+    g_test_add_func("/adapt/hurry", test_hurry);
     g_test_add_func("/adapt/no-measures", test_no_measures);
     return g_test_run();
 }

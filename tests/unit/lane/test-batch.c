@@ -325,6 +325,31 @@ test_incompressible_goes_plain(void)
     rig_clear(&rig);
 }
 
+/* A stream goes on behind a body that does not shrink, which both ends have seen. */
+static void
+test_noise_is_remembered(void)
+{
+    g_autoptr(GRand) random = g_rand_new_with_seed(1);
+    g_autofree uint8_t *noise = g_malloc(GW_BATCH_MAX_BODY_BYTES);
+    uint64_t once;
+    Rig rig;
+
+    for (size_t i = 0; i < GW_BATCH_MAX_BODY_BYTES; i++) {
+        noise[i] = (uint8_t)g_rand_int(random);
+    }
+    rig_init(&rig, &gw_codec_zstd_wide);
+    rig_add_bytes(&rig, noise, GW_BATCH_MAX_BODY_BYTES);
+    rig_flush(&rig);
+    once = rig.payload_bytes;
+    g_assert_cmpuint(once, >, GW_BATCH_MAX_BODY_BYTES);
+    g_assert_cmpuint(once, <, GW_BATCH_MAX_BODY_BYTES + 100);
+    rig_add_bytes(&rig, noise, GW_BATCH_MAX_BODY_BYTES);
+    rig_check(&rig);
+    g_assert_cmpuint(rig.payload_bytes, <, once + 1000);
+    g_assert_cmpuint(gw_batch_decoder_memory_bytes(rig.decoder), >, 64u << 20);
+    rig_clear(&rig);
+}
+
 /* Addresses at the end of what 64 bits can say must not wrap. */
 static void
 test_highest_address(void)
@@ -587,6 +612,8 @@ main(int argc, char **argv)
     g_test_add_data_func("/batch/random-items/zstd", &gw_codec_zstd, test_random_items);
     g_test_add_data_func("/batch/random-items/zstd-stream", &gw_codec_zstd_stream,
                          test_random_items);
+    g_test_add_data_func("/batch/random-items/zstd-wide", &gw_codec_zstd_wide, test_random_items);
+    g_test_add_func("/batch/noise-is-remembered", test_noise_is_remembered);
     g_test_add_func("/batch/scattered-pages", test_scattered_pages);
     g_test_add_func("/batch/zero-pages-cost-nothing", test_zero_pages_cost_nothing);
     g_test_add_func("/batch/incompressible-goes-plain", test_incompressible_goes_plain);

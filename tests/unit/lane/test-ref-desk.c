@@ -11,7 +11,9 @@
 #include "lane/ref_keep.h"
 #include "test-image-files.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #define N_PAGES 3000u
 #define SEED    11u
@@ -31,11 +33,14 @@ typedef struct Rig {
     GwOutbox *outbox;
     GwRefKeep *keep;
     GwRefDesk *desk;
+    GwPageTagger *tagger;
     gint woken;
     unsigned n_frames;
     uint8_t (*sent)[GW_PAGE_BYTES]; /* page i of the stream */
     unsigned n_sent;
 } Rig;
+
+static const uint8_t key[GW_PAGE_TAG_KEY_BYTES] = {7};
 
 static void
 on_wake(void *data)
@@ -56,9 +61,9 @@ open_image(const Rig *rig, const char *name)
     return image;
 }
 
-/* Source with an index over "a", target with @target_file in its place. */
+/* Source with an index over "a", target with @target_file in its place, and no key yet. */
 static void
-rig_init(Rig *rig, const char *target_file)
+rig_make(Rig *rig, const char *target_file)
 {
     const GwRefSourceOptions options = {0};
     g_autoptr(GError) error = NULL;
@@ -92,12 +97,32 @@ rig_init(Rig *rig, const char *target_file)
     rig->sent = g_malloc((gsize)N_PAGES * 4 * GW_PAGE_BYTES);
     gw_ref_target_set_image(images, 0, open_image(rig, target_file));
     g_assert_true(gw_ref_desk_start(rig->desk, images, &error));
+    rig->tagger = gw_page_tagger_new(key, &error);
+    g_assert_no_error(error);
+}
+
+static void
+give_key(const Rig *rig)
+{
+    g_autoptr(GError) error = NULL;
+    bool given = gw_ref_desk_set_key(rig->desk, key, &error);
+
+    g_assert_no_error(error);
+    g_assert_true(given);
+}
+
+static void
+rig_init(Rig *rig, const char *target_file)
+{
+    rig_make(rig, target_file);
+    give_key(rig);
 }
 
 static void
 rig_clear(Rig *rig)
 {
     gw_ref_desk_free(rig->desk);
+    gw_page_tagger_free(rig->tagger);
     gw_ref_keep_free(rig->keep);
     gw_outbox_free(rig->outbox);
     gw_frame_pool_free(rig->pool);
@@ -133,11 +158,13 @@ send_frame(Rig *rig, unsigned first, unsigned most)
     for (unsigned i = 0; i < most; i++) {
         uint8_t *page = rig->sent[rig->n_sent];
         const uint8_t *pages[1] = {page};
+        GwPageTag tag;
         GwRef ref;
 
         image_page(page, SEED, (first + i) % N_PAGES);
         if (gw_ref_source_try(rig->source, pages, 1, &ref) == 1) {
-            g_assert_true(gw_ref_group_add(group, &ref, page));
+            gw_page_tag(rig->tagger, page, &tag);
+            g_assert_true(gw_ref_group_add(group, &ref, page, &tag));
             rig->n_sent++;
         }
     }
@@ -164,6 +191,7 @@ take_all(void *data)
 {
     Taker *taker = data;
     Rig *rig = taker->rig;
+    g_autoptr(GwPageTagger) tagger = gw_page_tagger_new(key, NULL);
     unsigned compared = 0;
 
     for (uint64_t sequence = 1; sequence <= rig->n_frames; sequence++) {
@@ -172,6 +200,10 @@ take_all(void *data)
 
         g_assert_no_error(error);
         for (unsigned i = 0; gw_ref_pages_get(pages, i); i++) {
+            GwPageTag tag;
+
+            gw_page_tag(tagger, gw_ref_pages_get(pages, i), &tag);
+            g_assert_true(gw_page_tag_equal(gw_ref_pages_tag(pages, i), &tag));
             g_assert_cmpmem(gw_ref_pages_get(pages, i), GW_PAGE_BYTES, rig->sent[compared++],
                             GW_PAGE_BYTES);
         }
@@ -224,10 +256,11 @@ run(const char *target_file, unsigned loss_in_ten)
     g_auto(Rig) rig = {0};
     Taker taker = {.rig = &rig};
 
-    rig_init(&rig, target_file);
+    rig_make(&rig, target_file);
     for (unsigned i = 0; i < 40; i++) {
         send_frame(&rig, (unsigned)below(N_PAGES), 8 + (unsigned)below(57));
     }
+    give_key(&rig);
     taker.thread = g_thread_new("taker", take_all, &taker);
     carry(&rig, &taker, loss_in_ten);
     g_thread_join(taker.thread);
@@ -252,6 +285,35 @@ static void
 test_all_is_missing(void)
 {
     run("b", 0);
+}
+
+/* Blocks that the disk has to be asked for, where the file system gives memory back. */
+static void
+forget_blocks(const Rig *rig, const char *name)
+{
+    g_autofree char *path = image_file(&rig->files, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    g_assert_cmpint(fsync(fd), ==, 0);
+    g_assert_cmpint(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), ==, 0);
+    close(fd);
+}
+
+static void
+test_cold_disk(void)
+{
+    g_auto(Rig) rig = {0};
+    Taker taker = {.rig = &rig};
+
+    rig_make(&rig, "half");
+    for (unsigned i = 0; i < 60; i++) {
+        send_frame(&rig, (unsigned)below(N_PAGES), 8 + (unsigned)below(57));
+    }
+    forget_blocks(&rig, "half");
+    give_key(&rig);
+    taker.thread = g_thread_new("taker", take_all, &taker);
+    carry(&rig, &taker, 0);
+    g_thread_join(taker.thread);
 }
 
 static void
@@ -405,6 +467,35 @@ test_without_images(void)
     g_assert_error(error, GW_ERROR, GW_ERROR_PROTOCOL);
 }
 
+/* A peer that refers to something before the stream begins is not waited for. */
+static void
+test_without_key(void)
+{
+    g_auto(Rig) rig = {0};
+    g_autoptr(GError) error = NULL;
+
+    rig_make(&rig, "a");
+    send_frame(&rig, 0, 10);
+    g_assert_null(gw_ref_desk_take(rig.desk, 1, &error));
+    g_assert_error(error, GW_ERROR, GW_ERROR_PROTOCOL);
+}
+
+/* Tags under another key are of no use: nothing is proven, not even what is right. */
+static void
+test_other_key(void)
+{
+    static const uint8_t other_key[GW_PAGE_TAG_KEY_BYTES] = {8};
+    g_auto(Rig) rig = {0};
+    g_autoptr(GError) error = NULL;
+
+    rig_make(&rig, "a");
+    g_assert_true(gw_ref_desk_set_key(rig.desk, other_key, &error));
+    send_frame(&rig, 0, 10);
+    while (!gw_ref_desk_has_need(rig.desk)) {
+        g_thread_yield();
+    }
+}
+
 static void
 on_inbox_wake(void *data, bool all)
 {
@@ -556,6 +647,7 @@ main(int argc, char **argv)
     g_test_add_func("/ref-desk/same-disk", test_same_disk);
     g_test_add_func("/ref-desk/half-is-missing", test_half_is_missing);
     g_test_add_func("/ref-desk/all-is-missing", test_all_is_missing);
+    g_test_add_func("/ref-desk/cold-disk", test_cold_disk);
     g_test_add_func("/ref-desk/lost-connections", test_lost_connections);
     g_test_add_func("/ref-desk/room", test_room);
     g_test_add_func("/ref-desk/session-ends", test_session_ends);
@@ -563,6 +655,8 @@ main(int argc, char **argv)
     g_test_add_func("/ref-desk/slow-disk", test_slow_disk);
     g_test_add_func("/ref-desk/parked-inbox", test_parked_inbox);
     g_test_add_func("/ref-desk/without-images", test_without_images);
+    g_test_add_func("/ref-desk/without-key", test_without_key);
+    g_test_add_func("/ref-desk/other-key", test_other_key);
     g_test_add_func("/ref-desk/hostile-needs", test_hostile_needs);
     g_test_add_func("/ref-desk/hostile-fills", test_hostile_fills);
     g_test_add_func("/ref-desk/rate", test_rate);

@@ -275,6 +275,8 @@ test_return(void)
     g_autoptr(GwRefTarget) target = gw_ref_target_new();
     g_autoptr(GwRefGroup) group = gw_ref_group_new();
     g_autoptr(GByteArray) section = g_byte_array_new();
+    g_autoptr(GwPageTagger) tagger =
+        gw_page_tagger_new((const uint8_t[GW_PAGE_TAG_KEY_BYTES]){3}, NULL);
     g_autoptr(GError) error = NULL;
     uint8_t page[GW_PAGE_BYTES];
     unsigned n_found = 0;
@@ -291,13 +293,15 @@ test_return(void)
     gw_ref_source_name_block(source, 5, "pc.ram");
     for (unsigned used = 0; used < 2; used++) {
         for (unsigned i = 100; i < 300; i++) {
+            GwPageTag tag;
             GwRef ref;
 
             image_page(page, SEED, i);
             page[0] ^= i % 10 == 0;
             g_assert_false(gw_ref_source_try_visit(source, 0, i, page, &ref));
             if (gw_ref_source_try_visit(source, i % 2 ? 4 : 5, i, page, &ref)) {
-                g_assert_true(gw_ref_group_add(group, &ref, page));
+                gw_page_tag(tagger, page, &tag);
+                g_assert_true(gw_ref_group_add(group, &ref, page, &tag));
                 n_found++;
             }
         }
@@ -306,7 +310,7 @@ test_return(void)
     }
     gw_ref_group_encode(group, section);
     g_autoptr(GwRefPages) pages =
-        gw_ref_target_resolve(target, section->data, section->len, n_found, &error);
+        gw_ref_target_resolve(target, tagger, section->data, section->len, n_found, &error);
 
     g_assert_no_error(error);
     g_assert_true(gw_ref_pages_is_proven(pages));

@@ -80,10 +80,14 @@ test_starts_at_minimum(void)
     gw_window_init(&window);
     g_assert_cmpuint(gw_window_limit(&window), ==, GW_WINDOW_MIN_BYTES);
     g_assert_true(gw_window_has_room(&window));
-    gw_window_queued(&window, GW_WINDOW_MIN_BYTES - 1, &mark);
+    gw_window_queued(&window, GW_WINDOW_MIN_BYTES / 4 * 3 - 1, &mark);
+    g_assert_false(gw_window_is_filled(&window));
+    gw_window_queued(&window, GW_WINDOW_MIN_BYTES / 4, &mark);
+    g_assert_true(gw_window_is_filled(&window));
     g_assert_true(gw_window_has_room(&window));
     gw_window_queued(&window, 1, &mark);
     g_assert_false(gw_window_has_room(&window));
+    g_assert_true(gw_window_is_filled(&window));
     g_assert_cmpuint(gw_window_in_flight(&window), ==, GW_WINDOW_MIN_BYTES);
 }
 

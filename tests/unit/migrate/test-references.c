@@ -252,6 +252,8 @@ test_bounds(void)
     g_assert_false(is_there(folder, "e@beta@m-5.pages.part"));
     g_assert_true(is_there(folder, "other"));
     /* Room for one that leaves. */
+    g_assert_false(gw_visits_keeps(visits, 6 << 20));
+    g_assert_true(gw_visits_keeps(visits, 4 << 20));
     g_assert_null(gw_visits_begin(visits, "f", "beta", MOVE, 6 << 20));
     g_autoptr(GwVisitWriter) writer = gw_visits_begin(visits, "f", "beta", MOVE, 4 << 20);
 
