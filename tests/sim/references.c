@@ -26,6 +26,7 @@ typedef struct SentFrame {
 struct SimReferences {
     GRand *random;
     GwRefSource *source;
+    GwPageTagger *tagger;
     GwRefKeep *keep;
     GwRefDesk *desk;
     GArray *sent; /* of SentFrame, by sequence */
@@ -98,6 +99,7 @@ on_answer(void *data)
 SimReferences *
 sim_references_new(GRand *random)
 {
+    static const uint8_t key[GW_PAGE_TAG_KEY_BYTES] = {7};
     SimReferences *references = g_new0(SimReferences, 1);
     GwRefTarget *images = gw_ref_target_new();
     g_autoptr(GError) error = NULL;
@@ -108,11 +110,14 @@ sim_references_new(GRand *random)
     references->keep = gw_ref_keep_new(references->source, on_answer, references);
     references->desk = gw_ref_desk_new(on_question, references);
     references->sent = g_array_new(FALSE, TRUE, sizeof(SentFrame));
+    references->tagger = gw_page_tagger_new(key, &error);
+    g_assert_no_error(error);
     sem_init(&references->questions, 0, 0);
     gw_ref_target_set_image(images, 0, open_disk());
     bool started = gw_ref_desk_start(references->desk, images, &error);
     g_assert_no_error(error);
     g_assert_true(started);
+    g_assert_true(gw_ref_desk_set_key(references->desk, key, &error));
     return references;
 }
 
@@ -127,6 +132,7 @@ sim_references_free(SimReferences *references)
     gw_ref_desk_free(references->desk);
     gw_ref_keep_free(references->keep);
     gw_ref_source_free(references->source);
+    gw_page_tagger_free(references->tagger);
     g_array_unref(references->sent);
     sem_destroy(&references->questions);
     g_free(references);
@@ -204,9 +210,11 @@ sim_references_push(SimReferences *references, GwFramePool *pool, GwOutbox *outb
     for (unsigned i = 0; i < sent.n_pages; i++) {
         const GwRef ref = {.block = sent.first_block + i, .image = 0};
         uint64_t page[WORDS_OF_PAGE];
+        GwPageTag tag;
 
         make_page(page, sent.first_block + i, false);
-        g_assert_true(gw_ref_group_add(group, &ref, (const uint8_t *)page));
+        gw_page_tag(references->tagger, (const uint8_t *)page, &tag);
+        g_assert_true(gw_ref_group_add(group, &ref, (const uint8_t *)page, &tag));
     }
     gw_ref_group_encode(group, section);
     GwFrame *frame = make_frame(pool, sent.n_pages, section);
