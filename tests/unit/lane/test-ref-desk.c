@@ -377,36 +377,43 @@ take_first(void *data)
     return NULL;
 }
 
-/* Nobody waits for an answer that cannot come. */
+/* Who waits for the first frame does not do so when the session ends, or is freed. */
+static void
+expect_end(const Rig *rig, bool freed)
+{
+    Taking taking = {.desk = rig->desk};
+    GThread *taker = g_thread_new("taker", take_first, &taking);
+
+    if (freed) {
+        gw_ref_desk_stop(rig->desk);
+    } else {
+        gw_ref_desk_end(rig->desk);
+    }
+    g_thread_join(taker);
+    g_assert_cmpint(taking.code, ==, GW_ERROR_CANCELLED);
+}
+
+/* An answer that cannot come. */
 static void
 test_session_ends(void)
 {
-    for (unsigned stops = 0; stops < 2; stops++) {
+    for (unsigned freed = 0; freed < 2; freed++) {
         g_auto(Rig) rig = {0};
 
         rig_init(&rig, "b");
         send_frame(&rig, 0, 64);
-        Taking taking = {.desk = rig.desk};
-        GThread *taker = g_thread_new("taker", take_first, &taking);
-
         while (!gw_ref_desk_has_need(rig.desk)) {
             g_thread_yield();
         }
-        if (stops) {
-            gw_ref_desk_stop(rig.desk);
-        } else {
-            gw_ref_desk_end(rig.desk);
-        }
-        g_thread_join(taker);
-        g_assert_cmpint(taking.code, ==, GW_ERROR_CANCELLED);
+        expect_end(&rig, freed);
     }
 }
 
-/* Who is waiting, and who frees the desk, does not wait for a disk that hangs. */
+/* A disk that hangs; nor does who frees the desk wait for it. */
 static void
 test_hung_disk(void)
 {
-    for (unsigned stops = 0; stops < 2; stops++) {
+    for (unsigned freed = 0; freed < 2; freed++) {
         g_auto(Rig) rig = {0};
 
         rig_init(&rig, "a");
@@ -414,16 +421,7 @@ test_hung_disk(void)
         send_frame(&rig, 0, 64);
         hung_disk_wait();
         g_assert_false(gw_ref_desk_is_ready(rig.desk, 1));
-        Taking taking = {.desk = rig.desk};
-        GThread *taker = g_thread_new("taker", take_first, &taking);
-
-        if (stops) {
-            gw_ref_desk_stop(rig.desk);
-        } else {
-            gw_ref_desk_end(rig.desk);
-        }
-        g_thread_join(taker);
-        g_assert_cmpint(taking.code, ==, GW_ERROR_CANCELLED);
+        expect_end(&rig, freed);
         g_clear_pointer(&rig.desk, gw_ref_desk_free);
         hung_disk_end();
     }

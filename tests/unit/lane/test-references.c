@@ -129,15 +129,22 @@ agree(Trip *trip, const GByteArray *ours, const GByteArray *theirs)
 }
 
 static void
-trip_run(Trip *trip)
+trip_start(Trip *trip)
 {
-    Rig *rig = &trip->rig;
     g_autoptr(GError) error = NULL;
 
     feeder_start(&trip->feeder, trip->stream);
     drain_start(&trip->drain);
-    g_assert_true(gw_lane_start_stream(rig->accepted.lane, trip->drain.lane_fd, &error));
-    g_assert_true(gw_lane_start_stream(rig->client.lane, trip->feeder.lane_fd, &error));
+    g_assert_true(gw_lane_start_stream(trip->rig.accepted.lane, trip->drain.lane_fd, &error));
+    g_assert_true(gw_lane_start_stream(trip->rig.client.lane, trip->feeder.lane_fd, &error));
+}
+
+static void
+trip_run(Trip *trip)
+{
+    Rig *rig = &trip->rig;
+
+    trip_start(trip);
     WAIT_FOR((rig->client.ended && rig->accepted.ended) || rig->client.closed ||
              rig->accepted.closed);
     g_assert_no_error(rig->client.closed);
@@ -272,16 +279,12 @@ test_not_agreed(void)
 {
     Trip trip;
     Rig *rig = &trip.rig;
-    g_autoptr(GError) error = NULL;
 
     trip_init(&trip, &random_pages);
     g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
 
     gw_lane_set_references(rig->client.lane, index_disk(&trip, disk));
-    feeder_start(&trip.feeder, trip.stream);
-    drain_start(&trip.drain);
-    g_assert_true(gw_lane_start_stream(rig->accepted.lane, trip.drain.lane_fd, &error));
-    g_assert_true(gw_lane_start_stream(rig->client.lane, trip.feeder.lane_fd, &error));
+    trip_start(&trip);
     WAIT_FOR(rig->client.closed && rig->accepted.closed);
     g_assert_error(rig->client.closed, GW_ERROR, GW_ERROR_PROTOCOL);
     g_assert_nonnull(strstr(rig->client.closed->message, "agreed on"));
@@ -297,7 +300,6 @@ test_freed(void)
 {
     for (unsigned i = 0; i < 12; i++) {
         Trip trip;
-        g_autoptr(GError) error = NULL;
         Side *side;
 
         trip_init(&trip, &random_pages);
@@ -306,10 +308,7 @@ test_freed(void)
         g_autoptr(GByteArray) theirs = disk_of(trip.stream, 2);
 
         agree(&trip, ours, theirs);
-        feeder_start(&trip.feeder, trip.stream);
-        drain_start(&trip.drain);
-        g_assert_true(gw_lane_start_stream(trip.rig.accepted.lane, trip.drain.lane_fd, &error));
-        g_assert_true(gw_lane_start_stream(trip.rig.client.lane, trip.feeder.lane_fd, &error));
+        trip_start(&trip);
         g_usleep(3000 * i);
         g_clear_pointer(&side->lane, gw_lane_free);
         g_usleep(3000);
@@ -330,17 +329,13 @@ test_hung_disk(void)
 {
     Trip trip;
     Rig *rig = &trip.rig;
-    g_autoptr(GError) error = NULL;
 
     trip_init(&trip, &random_pages);
     g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
 
     agree(&trip, disk, disk);
     hung_disk_begin();
-    feeder_start(&trip.feeder, trip.stream);
-    drain_start(&trip.drain);
-    g_assert_true(gw_lane_start_stream(rig->accepted.lane, trip.drain.lane_fd, &error));
-    g_assert_true(gw_lane_start_stream(rig->client.lane, trip.feeder.lane_fd, &error));
+    trip_start(&trip);
     hung_disk_wait();
     g_assert_false(rig->accepted.closed);
     g_clear_pointer(&rig->client.lane, gw_lane_free);
