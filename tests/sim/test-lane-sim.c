@@ -637,8 +637,7 @@ stop(World *world)
     sim_references_end(world->references, chance(world, 30));
     gw_inbox_received(target->inbox, &received);
     while (target->taken < received.whole) {
-        g_autoptr(GwFrame) frame = gw_inbox_take(target->inbox);
-
+        gw_frame_free(gw_inbox_take(target->inbox));
         target->taken++;
         if (!sim_references_take_last(world->references, target->taken)) {
             break;
