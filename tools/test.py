@@ -8,6 +8,7 @@ FUZZ_SECONDS (60) is the time for each fuzz target. Arguments name the parts to 
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import xml.etree.ElementTree as xml
 
 TOP = pathlib.Path(__file__).resolve().parents[1]
 LOGS = TOP / "build/test"
+SEEDS = TOP / "build/fuzz/seeds"
 FUZZ_SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
 TAIL_LINES = 40
 PART_TIMEOUT_S = 25 * 60
@@ -134,6 +136,9 @@ def fuzz():
                   if path.is_file() and os.access(path, os.X_OK))
     if not left:
         return single("fuzz: no targets", False)
+    shutil.rmtree(SEEDS, ignore_errors=True)
+    if not run([TOP / "build/fuzz/tests/fuzz/make-seeds", SEEDS], "fuzz"):
+        return single("fuzz: make-seeds", False)
     while left:
         pair, left = left[:2], left[2:]
         running = [(target, start_fuzzer(target)) for target in pair]
@@ -147,17 +152,17 @@ def fuzz():
 
 
 def start_fuzzer(target):
-    """New inputs go to a corpus that later runs begin with; seeds come with the source."""
+    """New inputs go to a corpus that later runs begin with; seeds are text, or made from code."""
     corpus = TOP / "build/fuzz/corpus" / target.name
     crashes = LOGS / "fuzz"
     for folder in corpus, crashes:
         folder.mkdir(parents=True, exist_ok=True)
-    seeds = TOP / "tests/fuzz/seeds" / target.name
+    seeds = [folder / target.name for folder in (TOP / "tests/fuzz/seeds", SEEDS)]
     with open(LOGS / f"{target.name}.log", "w") as out:
         return subprocess.Popen(
             [target, f"-max_total_time={FUZZ_SECONDS}", "-rss_limit_mb=2048", "-timeout=20",
              f"-artifact_prefix={crashes}/{target.name}-", corpus,
-             *([seeds] if seeds.is_dir() else [])],
+             *(folder for folder in seeds if folder.is_dir())],
             stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
 

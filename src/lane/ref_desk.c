@@ -350,6 +350,26 @@ is_done(const GwRefDesk *desk, const Job *job)
            (job->state == JOB_RESOLVED && (!is_open(job) || desk->ended));
 }
 
+/* A read that is under way when the session ends is waited for, a disk that hangs is not. */
+static void
+wait_until_done(GwRefDesk *desk, const Job *job)
+{
+    struct timespec until = {0};
+    bool in_time = true;
+
+    while (in_time && !is_done(desk, job)) {
+        if (!desk->ended) {
+            pthread_cond_wait(&desk->changed, &desk->lock);
+            continue;
+        }
+        if (until.tv_sec == 0) {
+            clock_gettime(CLOCK_MONOTONIC, &until);
+            until.tv_sec += GW_REF_READ_S;
+        }
+        in_time = pthread_cond_timedwait(&desk->changed, &desk->lock, &until) == 0;
+    }
+}
+
 static GwRefPages *
 take_locked(GwRefDesk *desk, uint64_t sequence, GError **error)
 {
@@ -360,9 +380,7 @@ take_locked(GwRefDesk *desk, uint64_t sequence, GError **error)
                     "the peer referred to disk images that were not agreed on");
         return NULL;
     }
-    while (!is_done(desk, job)) {
-        pthread_cond_wait(&desk->changed, &desk->lock);
-    }
+    wait_until_done(desk, job);
     if (job->state != JOB_RESOLVED || (!job->error && is_open(job))) {
         g_set_error(error, GW_ERROR, GW_ERROR_CANCELLED,
                     "the session ended before all referenced pages were there");

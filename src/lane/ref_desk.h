@@ -18,6 +18,8 @@
 #include "lane/pool.h"
 
 #define GW_REF_ANSWER_US (5 * G_USEC_PER_SEC)
+/* What a read is given to return when the session has ended. */
+#define GW_REF_READ_S 5
 
 typedef struct GwRefDesk GwRefDesk;
 
@@ -59,7 +61,7 @@ GwRefPages *gw_ref_desk_take(GwRefDesk *desk, uint64_t sequence, GError **error)
 void gw_ref_desk_close(GwRefDesk *desk);
 /* Waits until they are. When all frames were taken before close() that takes no time. */
 void gw_ref_desk_wait_closed(GwRefDesk *desk);
-/* No FILL can come any more: who waits for one gets an error. */
+/* No FILL can come any more: who waits for one, or for a disk that hangs, gets an error. */
 void gw_ref_desk_end(GwRefDesk *desk);
 /* Nobody waits in here any more. */
 void gw_ref_desk_stop(GwRefDesk *desk);

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's own migration, driven through QMP: the other side of the comparison."""
-import json
 import pathlib
-import socket
 import subprocess
 import time
 
-from guest import Witness, wait_for, wait_ready
+from guest import Witness, wait_ready
+from qmp import Monitor
 from system import MoveFailed, System
 
 import guests
@@ -25,48 +24,6 @@ NATIVE = {
 PROCESS_OPTIONS = ("-name", "-chardev", "-mon", "-add-fd", "-incoming", "-msg", "-sandbox", "-qmp")
 
 
-class Monitor:
-    """QMP on a Unix socket."""
-
-    def __init__(self, path, alive, timeout=60):
-        """@alive: says whether the QEMU that is to make the socket still runs."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout)
-
-        def connect():
-            assert alive(), "QEMU ended"
-            try:
-                self._socket.connect(str(path))
-            except OSError:
-                return False
-            return True
-        wait_for(connect, "QEMU's monitor", 20)
-        self._file = self._socket.makefile("rw")
-        self._file.readline()
-        self.qmp("qmp_capabilities")
-
-    def qmp(self, command, **arguments):
-        arguments = {name.replace("_", "-"): value for name, value in arguments.items()}
-        message = {"execute": command, **({"arguments": arguments} if arguments else {})}
-        self._file.write(json.dumps(message))
-        self._file.flush()
-        while line := self._file.readline():
-            answer = json.loads(line)
-            if "error" in answer:
-                raise AssertionError(f"{command}: {answer['error']['desc']}")
-            if "return" in answer:
-                return answer["return"]
-        raise AssertionError(f"{command}: QEMU is gone")
-
-    def wait_loaded(self, timeout=120):
-        """Until what -incoming names is in memory."""
-        wait_for(lambda: self.qmp("query-status")["status"] != "inmigrate", "the saved state",
-                 timeout)
-
-    def close(self):
-        self._socket.close()
-
-
 class Process:
     """A QEMU of ours, in a host's namespace."""
 
@@ -77,7 +34,7 @@ class Process:
         self.process = namespace.popen(
             [*command, "-qmp", f"unix:{folder}/qmp.sock,server=on,wait=off"],
             stdin=subprocess.DEVNULL, stderr=open(folder / "qemu.log", "a"))
-        self.monitor = Monitor(folder / "qmp.sock", lambda: self.process.poll() is None)
+        self.monitor = Monitor(folder / "qmp.sock", self.process)
         self.qmp = self.monitor.qmp
 
     def close(self):

@@ -16,9 +16,10 @@ import time
 
 from godwit import Cluster
 from guest import GuestError, Witness, wait_for
-from native import Monitor, machine_of
+from native import machine_of
 from net import Veth, Wanbox, ip
 from paths import BUILD
+from qmp import Monitor
 from system import MoveFailed, System
 
 import sample
@@ -205,7 +206,7 @@ class Godwit(System):
             wait_for((start / "asked").exists, "godwitd to start QEMU", 30)
             os.kill(host.process.pid, signal.SIGSTOP)
             (start / "go").touch()
-            monitor = Monitor(start / "start.sock", lambda: starting.poll() is None)
+            monitor = Monitor(start / "start.sock", starting)
             monitor.wait_loaded()
             monitor.close()
         finally:

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A QEMU without Godwit, for tests of the test guest itself and for comparison."""
-import json
-import socket
 import subprocess
 
 from guest import wait_for
 from paths import GUEST
+from qmp import Monitor
 
 
 class Qemu:
@@ -25,34 +24,8 @@ class Qemu:
             command += ["-machine", "q35"]
         self.process = subprocess.Popen([*map(str, command), *map(str, arguments)],
                                         stdin=subprocess.DEVNULL, stderr=open(folder / "qemu.log", "w"))
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(30)
-        wait_for(self._connect, "QEMU's monitor", 10)
-        self._file = self._socket.makefile("rw")
-        self._file.readline()
-        self.qmp("qmp_capabilities")
-
-    def _connect(self):
-        if self.process.poll() is not None:
-            raise AssertionError(f"QEMU ended: {(self.folder / 'qemu.log').read_text()}")
-        try:
-            self._socket.connect(str(self.folder / "qmp.sock"))
-        except OSError:
-            return False
-        return True
-
-    def qmp(self, command, **arguments):
-        arguments = {name.replace("_", "-"): value for name, value in arguments.items()}
-        message = {"execute": command, **({"arguments": arguments} if arguments else {})}
-        self._file.write(json.dumps(message))
-        self._file.flush()
-        while line := self._file.readline():
-            answer = json.loads(line)
-            if "error" in answer:
-                raise AssertionError(f"{command}: {answer['error']['desc']}")
-            if "return" in answer:
-                return answer["return"]
-        raise AssertionError(f"{command}: QEMU is gone")
+        self._monitor = Monitor(folder / "qmp.sock", self.process)
+        self.qmp = self._monitor.qmp
 
     def migrate_to(self, other):
         """Waits for the end; returns query-migrate's answer."""
@@ -72,7 +45,7 @@ class Qemu:
         return info
 
     def close(self):
-        self._socket.close()
+        self._monitor.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

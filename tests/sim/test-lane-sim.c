@@ -10,9 +10,13 @@
  *     every frame is handled once, in order, with its content;
  *     nothing is kept back for ever: when accidents stop, all is delivered and acknowledged;
  *     what is sent twice is bounded by what was in flight at each accident.
+ *
+ * In some of them frames refer to a disk of which the target has another state: it asks (NEED) and
+ * is answered (FILL) over whatever connection there is, and nobody sends these again by himself.
  */
 #include "lane/inbox.h"
 #include "lane/outbox.h"
+#include "references.h"
 
 #include <glib.h>
 #include <string.h>
@@ -27,6 +31,7 @@ typedef enum PacketKind {
     PACKET_ACK,
     PACKET_PING,
     PACKET_HELLO,
+    PACKET_ABOUT_REFERENCES, /* NEED towards end 0, FILL towards end 1 */
 } PacketKind;
 
 typedef struct Packet {
@@ -35,6 +40,7 @@ typedef struct Packet {
     GwFrame *frame;
     GwAck ack;
     GwReceived received;
+    GBytes *about_references;
 } Packet;
 
 typedef struct Connection {
@@ -69,6 +75,8 @@ typedef struct World {
     int64_t first_link_ends_us; /* its path is gone for good; the others are left */
     unsigned accidents;         /* left to happen */
     uint64_t may_resend;        /* frames */
+    SimReferences *references;  /* NULL: there are none */
+    int64_t stop_us;            /* the source is told to stop */
 } World;
 
 static bool
@@ -85,6 +93,7 @@ free_packet(void *data)
     Packet *packet = data;
 
     gw_frame_free(packet->frame);
+    g_clear_pointer(&packet->about_references, g_bytes_unref);
     g_free(packet);
 }
 
@@ -109,6 +118,7 @@ send_packet(World *world, Connection *connection, unsigned to, Packet packet)
 {
     if (connection->broken) {
         gw_frame_free(packet.frame);
+        g_clear_pointer(&packet.about_references, g_bytes_unref);
         return;
     }
     packet.at_us = world->now_us + world->delay_us + g_rand_int_range(world->random, 0, 3000);
@@ -126,6 +136,16 @@ break_connection(World *world, Connection *connection)
     }
     connection->broken = true;
     lose_packets(connection);
+}
+
+/* @which has lost or got a connection, or doubts one. */
+static void
+say_again(World *world, unsigned which)
+{
+    gw_inbox_ack_again(world->ends[which].inbox);
+    if (which == 1 && world->references) {
+        sim_references_ask_again(world->references);
+    }
 }
 
 static void
@@ -147,7 +167,7 @@ drop(World *world, unsigned which, unsigned link, bool replaced)
     if (!replaced) {
         gw_outbox_link_down(end->outbox, link);
     }
-    gw_inbox_ack_again(end->inbox);
+    say_again(world, which);
     end->benched[link] = false;
 }
 
@@ -168,6 +188,7 @@ adopt(World *world, unsigned which, Connection *connection, const GwReceived *re
     g_assert_no_error(error);
     g_assert_true(possible);
     end->acked = MAX(end->acked, received->handled);
+    say_again(world, which);
 }
 
 static void
@@ -231,28 +252,53 @@ keep_links(World *world)
 /* --- frames ----------------------------------------------------------------------------------- */
 
 static void
+push_frame(World *world, End *end, uint32_t bytes)
+{
+    bool control = chance(world, 30);
+    GwFrame *frame = gw_frame_new(world->pool, control ? GW_FRAME_CONTROL : GW_FRAME_RAM, bytes);
+
+    frame->header.payload_bytes = bytes;
+    memset(gw_frame_payload(frame), (int)end->pushed, bytes);
+    memcpy(gw_frame_payload(frame), &end->pushed, 8);
+    if (control) {
+        g_assert_true(gw_outbox_push_control(end->outbox, frame, NULL));
+    } else {
+        gw_outbox_push(end->outbox, frame);
+    }
+}
+
+static void
 push_some(World *world, End *end)
 {
     GwOutboxFigures figures;
 
     gw_outbox_figures(end->outbox, world->now_us, &figures);
     while (end->pushed < end->to_push && figures.in_flight_bytes < 60000 && chance(world, 50)) {
-        bool control = chance(world, 30);
         uint32_t bytes = 8 + (uint32_t)g_rand_int_range(world->random, 0, 3000);
-        GwFrame *frame =
-            gw_frame_new(world->pool, control ? GW_FRAME_CONTROL : GW_FRAME_RAM, bytes);
 
         end->pushed++;
-        frame->header.payload_bytes = bytes;
-        memset(gw_frame_payload(frame), (int)end->pushed, bytes);
-        memcpy(gw_frame_payload(frame), &end->pushed, 8);
-        if (control) {
-            g_assert_true(gw_outbox_push_control(end->outbox, frame, NULL));
+        if (world->references && end == &world->ends[0] && chance(world, 50)) {
+            sim_references_push(world->references, world->pool, end->outbox, end->pushed);
         } else {
-            gw_outbox_push(end->outbox, frame);
+            push_frame(world, end, bytes);
         }
         figures.in_flight_bytes += bytes;
     }
+}
+
+/* They overtake what is queued. True: there was one. */
+static bool
+send_about_references(World *world, unsigned which, Connection *connection)
+{
+    Packet packet = {.kind = PACKET_ABOUT_REFERENCES};
+
+    if (world->references) {
+        packet.about_references = sim_references_next(world->references, which, world->now_us);
+    }
+    if (packet.about_references) {
+        send_packet(world, connection, !which, packet);
+    }
+    return packet.about_references != NULL;
 }
 
 static void
@@ -276,6 +322,9 @@ send_some(World *world, unsigned which)
             send_packet(world, connection, !which, (Packet){.kind = PACKET_PING});
         }
         while (g_queue_get_length(&connection->ways[!which]) < SOCKET_FULL && chance(world, 70)) {
+            if (send_about_references(world, which, connection)) {
+                continue;
+            }
             GwFrame *frame = gw_outbox_take(end->outbox, link, world->now_us);
 
             if (!frame) {
@@ -309,6 +358,12 @@ take_packet(World *world, unsigned which, Packet *packet)
     case PACKET_ACK:
         fine = gw_outbox_acked(end->outbox, &packet->ack, world->now_us, NULL);
         end->acked = MAX(end->acked, packet->ack.sequence);
+        if (which == 0 && world->references) {
+            sim_references_acked(world->references, end->acked);
+        }
+        break;
+    case PACKET_ABOUT_REFERENCES:
+        sim_references_hear(world->references, which, packet->about_references, world->now_us);
         break;
     case PACKET_PING:
     case PACKET_HELLO:
@@ -371,22 +426,38 @@ receive_some(World *world)
 
 /* In order, once each, with the right content. */
 static void
-handle_some(World *world, End *end)
+check_frame(const GwFrame *frame, uint64_t expected)
 {
+    uint64_t number;
+
+    memcpy(&number, gw_frame_payload(frame), 8);
+    g_assert_cmpuint(number, ==, expected);
+    g_assert_true(frame->header.payload_bytes == 8 ||
+                  gw_frame_payload(frame)[frame->header.payload_bytes - 1] == (uint8_t)expected);
+}
+
+static void
+handle_some(World *world, unsigned which)
+{
+    End *end = &world->ends[which];
+    SimReferences *references = which == 1 ? world->references : NULL;
     GwReceived received;
 
     gw_inbox_received(end->inbox, &received);
     while (end->taken < received.whole && chance(world, 80)) {
+        if (references && !sim_references_is_ready(references, end->taken + 1)) {
+            break;
+        }
         g_autoptr(GwFrame) frame = gw_inbox_take(end->inbox);
-        uint64_t number;
 
         end->taken++;
-        memcpy(&number, gw_frame_payload(frame), 8);
         g_assert_cmpuint(frame->header.sequence, ==, end->taken);
-        g_assert_cmpuint(number, ==, end->taken);
-        g_assert_true(frame->header.payload_bytes == 8 ||
-                      gw_frame_payload(frame)[frame->header.payload_bytes - 1] ==
-                          (uint8_t)end->taken);
+        if (references) {
+            sim_references_take(references, end->taken);
+        }
+        if (!sim_references_has(references, end->taken)) {
+            check_frame(frame, end->taken);
+        }
         gw_inbox_handled(end->inbox, end->taken);
     }
 }
@@ -435,6 +506,9 @@ notice_accidents(World *world)
             } else if (world->now_us - end->heard_us[link] >= SILENCE_US) {
                 if (!end->benched[link]) {
                     end->benched[link] = gw_outbox_link_doubtful(end->outbox, link);
+                    if (end->benched[link]) {
+                        say_again(world, which);
+                    }
                     /* Of what the others send again, too, anything may have arrived. */
                     world->may_resend += end->pushed - end->acked;
                 }
@@ -460,8 +534,20 @@ no_inbox_wake(void *data, bool all)
 }
 
 static void
-world_init(World *world, uint32_t seed)
+on_ahead(void *data, GwFrame *frame)
 {
+    World *world = data;
+
+    if (world->references) {
+        sim_references_announce(world->references, frame);
+    }
+}
+
+static void
+world_init(World *world, uint32_t seed, bool with_references)
+{
+    const int most = with_references ? 120 : 300;
+
     *world = (World){.random = g_rand_new_with_seed(seed), .pool = gw_frame_pool_new()};
     world->now_us = 1000000;
     world->n_links = 1 + seed % MAX_LINKS;
@@ -473,8 +559,15 @@ world_init(World *world, uint32_t seed)
     world->accidents = (unsigned)g_rand_int_range(world->random, 0, 40);
     for (unsigned i = 0; i < 2; i++) {
         world->ends[i].outbox = gw_outbox_new(no_outbox_wake, NULL);
-        world->ends[i].inbox = gw_inbox_new(no_inbox_wake, NULL, NULL);
-        world->ends[i].to_push = (uint64_t)g_rand_int_range(world->random, 0, i ? 60 : 300);
+        world->ends[i].inbox = gw_inbox_new(no_inbox_wake, i ? on_ahead : NULL, world);
+        world->ends[i].to_push = (uint64_t)g_rand_int_range(world->random, 0, i ? 60 : most);
+    }
+    world->stop_us = G_MAXINT64;
+    if (with_references) {
+        world->references = sim_references_new(world->random);
+        if (chance(world, 20)) {
+            world->stop_us = world->now_us + g_rand_int_range(world->random, 0, 400000);
+        }
     }
 }
 
@@ -488,6 +581,7 @@ world_clear(World *world)
         }
         g_clear_pointer(&world->openings[link], unref_connection);
     }
+    sim_references_free(world->references);
     for (unsigned i = 0; i < 2; i++) {
         gw_outbox_free(world->ends[i].outbox);
         gw_inbox_free(world->ends[i].inbox);
@@ -508,25 +602,77 @@ is_done(const World *world)
     return true;
 }
 
+static void
+step(World *world)
+{
+    have_accidents(world);
+    notice_accidents(world);
+    keep_links(world);
+    for (unsigned i = 0; i < 2; i++) {
+        push_some(world, &world->ends[i]);
+        send_some(world, i);
+    }
+    receive_some(world);
+    if (world->references) {
+        sim_references_settle(world->references);
+        sim_references_tick(world->references, world->now_us);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        handle_some(world, i);
+    }
+    world->now_us += TICK_US;
+}
+
+/* Some of what is on its way still arrives, then the target is alone with what it has. */
+static void
+stop(World *world)
+{
+    End *target = &world->ends[1];
+    GwReceived received;
+
+    gw_outbox_stop(world->ends[0].outbox);
+    sim_references_stop(world->references);
+    world->now_us += g_rand_int_range(world->random, 0, 20000);
+    receive_some(world);
+    sim_references_end(world->references, chance(world, 30));
+    gw_inbox_received(target->inbox, &received);
+    while (target->taken < received.whole) {
+        gw_frame_free(gw_inbox_take(target->inbox));
+        target->taken++;
+        if (!sim_references_take_last(world->references, target->taken)) {
+            break;
+        }
+    }
+}
+
+/* Everything was handled; returns what was sent again. */
 static uint64_t
-run(uint32_t seed)
+check_end(const World *world, uint32_t seed)
+{
+    uint64_t resent = 0;
+
+    for (unsigned i = 0; i < 2; i++) {
+        g_assert_cmpuint(world->ends[!i].taken, ==, world->ends[i].to_push);
+        resent += world->ends[i].sent - world->ends[i].to_push;
+    }
+    if (resent > world->may_resend) {
+        g_error("seed %u: %" G_GUINT64_FORMAT " frames were sent again, at most %" G_GUINT64_FORMAT
+                " had a reason",
+                seed, resent, world->may_resend);
+    }
+    return resent;
+}
+
+/* @counts: NULL for schedules without references. */
+static uint64_t
+run(uint32_t seed, SimReferenceCounts *counts)
 {
     World world;
+    uint64_t resent = 0;
 
-    world_init(&world, seed);
-    while (!is_done(&world) || world.accidents > 0) {
-        have_accidents(&world);
-        notice_accidents(&world);
-        keep_links(&world);
-        for (unsigned i = 0; i < 2; i++) {
-            push_some(&world, &world.ends[i]);
-            send_some(&world, i);
-        }
-        receive_some(&world);
-        for (unsigned i = 0; i < 2; i++) {
-            handle_some(&world, &world.ends[i]);
-        }
-        world.now_us += TICK_US;
+    world_init(&world, seed, counts != NULL);
+    while ((!is_done(&world) || world.accidents > 0) && world.now_us < world.stop_us) {
+        step(&world);
         if (world.now_us > 200 * G_USEC_PER_SEC) {
             g_error("seed %u: stuck: %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
                     " and %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " handled",
@@ -534,16 +680,13 @@ run(uint32_t seed)
                     world.ends[1].to_push);
         }
     }
-    uint64_t resent = 0;
-
-    for (unsigned i = 0; i < 2; i++) {
-        g_assert_cmpuint(world.ends[!i].taken, ==, world.ends[i].to_push);
-        resent += world.ends[i].sent - world.ends[i].to_push;
+    if (world.now_us < world.stop_us) {
+        resent = check_end(&world, seed);
+    } else {
+        stop(&world);
     }
-    if (resent > world.may_resend) {
-        g_error("seed %u: %" G_GUINT64_FORMAT " frames were sent again, at most %" G_GUINT64_FORMAT
-                " had a reason",
-                seed, resent, world.may_resend);
+    if (counts) {
+        sim_references_add_counts(world.references, counts);
     }
     world_clear(&world);
     return resent;
@@ -558,10 +701,32 @@ test_schedules(void)
 
     g_test_message("seeds %u to %u", first, first + n - 1);
     for (unsigned i = 0; i < n; i++) {
-        resent += run(first + i);
+        resent += run(first + i, NULL);
     }
     g_test_message("%" G_GUINT64_FORMAT " frames were sent again", resent);
     g_assert_cmpuint(resent, >, 0);
+}
+
+static void
+test_references(void)
+{
+    uint32_t first = g_test_rand_int();
+    unsigned n = g_test_thorough() ? 50000 : 2000;
+    SimReferenceCounts counts = {0};
+
+    g_test_message("seeds %u to %u", first, first + n - 1);
+    for (unsigned i = 0; i < n; i++) {
+        (void)run(first + i, &counts);
+    }
+    g_test_message("%" G_GUINT64_FORMAT " frames with references, %" G_GUINT64_FORMAT
+                   " not proven; %" G_GUINT64_FORMAT " questions, %" G_GUINT64_FORMAT
+                   " repeated by time alone; %" G_GUINT64_FORMAT " answers, %" G_GUINT64_FORMAT
+                   " double, %" G_GUINT64_FORMAT " late",
+                   counts.frames, counts.unproven, counts.needs, counts.overdue, counts.fills,
+                   counts.double_fills, counts.late_fills);
+    g_assert_cmpuint(counts.needs, >, counts.unproven);
+    g_assert_cmpuint(counts.double_fills, >, 0);
+    g_assert_cmpuint(counts.late_fills, >, 0);
 }
 
 /* One link, one break: only what was lost on the way is sent again. */
@@ -628,5 +793,6 @@ main(int argc, char **argv)
     g_test_add_func("/lane-sim/exact", test_exact);
     g_test_add_func("/lane-sim/ahead-is-bounded", test_ahead_is_bounded);
     g_test_add_func("/lane-sim/schedules", test_schedules);
+    g_test_add_func("/lane-sim/references", test_references);
     return g_test_run();
 }

@@ -4,6 +4,7 @@
  * refreshed, or ignored. With -m perf: rates and memory.
  */
 #include "base/cursor.h"
+#include "hung-disk.h"
 #include "lane/image_cache.h"
 #include "lane/image_index.h"
 #include "test-image-files.h"
@@ -11,7 +12,9 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SEED UINT64_C(0x1234567890abcdef)
@@ -373,6 +376,34 @@ test_cancel(void)
     image_files_clear(&files);
 }
 
+/* Neither look-ups nor who lets go of the index wait for a disk that does not answer. */
+static void
+test_hung_disk(void)
+{
+    ImageFiles files = {0};
+    GwImageIndexFigures figures;
+    uint64_t block;
+
+    if (!image_files_init(&files)) {
+        return;
+    }
+    image_run(&files, "qemu-img create -f qcow2 disk 1G");
+    image_write_raw(&files, "raw", 100, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        hung_disk_begin();
+        GwImageIndex *index =
+            i == 0 ? start(&files, "disk", "qcow2", "cache") : start(&files, "raw", "raw", NULL);
+
+        hung_disk_wait();
+        g_assert_false(gw_image_index_find(index, 1, &block));
+        gw_image_index_figures(index, &figures);
+        g_assert_cmpint(figures.state, ==, GW_IMAGE_INDEX_BUILDING);
+        gw_image_index_free(index);
+        hung_disk_end();
+    }
+    image_files_clear(&files);
+}
+
 /* --- kept indexes ----------------------------------------------------------------------------- */
 
 static char *
@@ -546,6 +577,51 @@ test_kept_bounded(void)
     image_files_clear(&files);
 }
 
+/* As on a full disk: a limit on the size of files. */
+static void
+limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+
+    (void)signal(SIGXFSZ, SIG_IGN);
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    limit.rlim_cur = MIN(bytes, limit.rlim_max);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+}
+
+/* An index that cannot be kept is as good as any other, and leaves nothing behind. */
+static void
+test_full_disk(void)
+{
+    ImageFiles files = {0};
+    uint8_t page[GW_PAGE_BYTES];
+    uint64_t block;
+
+    if (!image_files_init(&files)) {
+        return;
+    }
+    image_write_raw(&files, "disk", 4000, 3);
+    image_page(page, 3, 1);
+    g_autofree char *folder = image_file(&files, "cache");
+    g_assert_cmpint(g_mkdir(folder, 0700), ==, 0);
+    for (rlim_t bytes = 0; bytes < 8192; bytes += 4096) {
+        g_autoptr(GDir) dir = NULL;
+
+        limit_files(bytes);
+        g_autoptr(GwImageIndex) index = start(&files, "disk", "raw", "cache");
+        g_assert_cmpint(finish(index).state, ==, GW_IMAGE_INDEX_COMPLETE);
+        limit_files(RLIM_INFINITY);
+        g_assert_true(find_page(index, page, &block));
+        g_assert_cmpuint(block, ==, 1);
+        dir = g_dir_open(folder, 0, NULL);
+        g_assert_null(g_dir_read_name(dir));
+    }
+    g_autoptr(GwImageIndex) index = start(&files, "disk", "raw", "cache");
+    g_assert_false(finish(index).was_kept);
+    g_free(only_index_file(&files)); /* there is one */
+    image_files_clear(&files);
+}
+
 static void
 test_seed(void)
 {
@@ -667,6 +743,8 @@ main(int argc, char **argv)
     g_test_add_func("/lane/image-index/kept-damaged", test_kept_damaged);
     g_test_add_func("/lane/image-index/kept-hostile-size", test_kept_hostile_size);
     g_test_add_func("/lane/image-index/kept-bounded", test_kept_bounded);
+    g_test_add_func("/lane/image-index/full-disk", test_full_disk);
+    g_test_add_func("/lane/image-index/hung-disk", test_hung_disk);
     g_test_add_func("/lane/image-index/seed", test_seed);
     g_test_add_func("/lane/image-index/rates", test_rates);
     return g_test_run();

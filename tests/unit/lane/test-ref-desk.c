@@ -4,6 +4,7 @@
  * peers that ask and answer what makes no sense, and disks that are not there any more.
  */
 #include "base/cursor.h"
+#include "hung-disk.h"
 #include "lane/batch.h"
 #include "lane/inbox.h"
 #include "lane/ref_desk.h"
@@ -376,29 +377,73 @@ take_first(void *data)
     return NULL;
 }
 
-/* Nobody waits for an answer that cannot come. */
+/* Who waits for the first frame does not do so when the session ends, or is freed. */
+static void
+expect_end(const Rig *rig, bool freed)
+{
+    Taking taking = {.desk = rig->desk};
+    GThread *taker = g_thread_new("taker", take_first, &taking);
+
+    if (freed) {
+        gw_ref_desk_stop(rig->desk);
+    } else {
+        gw_ref_desk_end(rig->desk);
+    }
+    g_thread_join(taker);
+    g_assert_cmpint(taking.code, ==, GW_ERROR_CANCELLED);
+}
+
+/* An answer that cannot come. */
 static void
 test_session_ends(void)
 {
-    for (unsigned stops = 0; stops < 2; stops++) {
+    for (unsigned freed = 0; freed < 2; freed++) {
         g_auto(Rig) rig = {0};
 
         rig_init(&rig, "b");
         send_frame(&rig, 0, 64);
-        Taking taking = {.desk = rig.desk};
-        GThread *taker = g_thread_new("taker", take_first, &taking);
-
         while (!gw_ref_desk_has_need(rig.desk)) {
             g_thread_yield();
         }
-        if (stops) {
-            gw_ref_desk_stop(rig.desk);
-        } else {
-            gw_ref_desk_end(rig.desk);
-        }
-        g_thread_join(taker);
-        g_assert_cmpint(taking.code, ==, GW_ERROR_CANCELLED);
+        expect_end(&rig, freed);
     }
+}
+
+/* A disk that hangs; nor does who frees the desk wait for it. */
+static void
+test_hung_disk(void)
+{
+    for (unsigned freed = 0; freed < 2; freed++) {
+        g_auto(Rig) rig = {0};
+
+        rig_init(&rig, "a");
+        hung_disk_begin();
+        send_frame(&rig, 0, 64);
+        hung_disk_wait();
+        g_assert_false(gw_ref_desk_is_ready(rig.desk, 1));
+        expect_end(&rig, freed);
+        g_clear_pointer(&rig.desk, gw_ref_desk_free);
+        hung_disk_end();
+    }
+}
+
+/* What has come whole is read to its end, though the session has ended. */
+static void
+test_slow_disk(void)
+{
+    g_auto(Rig) rig = {0};
+    g_autoptr(GError) error = NULL;
+
+    rig_init(&rig, "a");
+    hung_disk_begin();
+    send_frame(&rig, 0, 64);
+    hung_disk_wait();
+    gw_ref_desk_end(rig.desk);
+    hung_disk_end();
+    g_autoptr(GwRefPages) pages = gw_ref_desk_take(rig.desk, 1, &error);
+
+    g_assert_no_error(error);
+    g_assert_true(gw_ref_pages_is_proven(pages));
 }
 
 static void
@@ -604,6 +649,8 @@ main(int argc, char **argv)
     g_test_add_func("/ref-desk/lost-connections", test_lost_connections);
     g_test_add_func("/ref-desk/room", test_room);
     g_test_add_func("/ref-desk/session-ends", test_session_ends);
+    g_test_add_func("/ref-desk/hung-disk", test_hung_disk);
+    g_test_add_func("/ref-desk/slow-disk", test_slow_disk);
     g_test_add_func("/ref-desk/parked-inbox", test_parked_inbox);
     g_test_add_func("/ref-desk/without-images", test_without_images);
     g_test_add_func("/ref-desk/without-key", test_without_key);

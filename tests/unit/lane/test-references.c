@@ -4,6 +4,7 @@
  * has of what is referred to, and whatever is lost, its QEMU gets the guest that was sent.
  */
 #include "harness.h"
+#include "hung-disk.h"
 #include "lane/encodings.h"
 #include "lane/image_ref.h"
 #include "proxy.h"
@@ -128,15 +129,22 @@ agree(Trip *trip, const GByteArray *ours, const GByteArray *theirs)
 }
 
 static void
-trip_run(Trip *trip)
+trip_start(Trip *trip)
 {
-    Rig *rig = &trip->rig;
     g_autoptr(GError) error = NULL;
 
     feeder_start(&trip->feeder, trip->stream);
     drain_start(&trip->drain);
-    g_assert_true(gw_lane_start_stream(rig->accepted.lane, trip->drain.lane_fd, &error));
-    g_assert_true(gw_lane_start_stream(rig->client.lane, trip->feeder.lane_fd, &error));
+    g_assert_true(gw_lane_start_stream(trip->rig.accepted.lane, trip->drain.lane_fd, &error));
+    g_assert_true(gw_lane_start_stream(trip->rig.client.lane, trip->feeder.lane_fd, &error));
+}
+
+static void
+trip_run(Trip *trip)
+{
+    Rig *rig = &trip->rig;
+
+    trip_start(trip);
     WAIT_FOR((rig->client.ended && rig->accepted.ended) || rig->client.closed ||
              rig->accepted.closed);
     g_assert_no_error(rig->client.closed);
@@ -271,16 +279,12 @@ test_not_agreed(void)
 {
     Trip trip;
     Rig *rig = &trip.rig;
-    g_autoptr(GError) error = NULL;
 
     trip_init(&trip, &random_pages);
     g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
 
     gw_lane_set_references(rig->client.lane, index_disk(&trip, disk));
-    feeder_start(&trip.feeder, trip.stream);
-    drain_start(&trip.drain);
-    g_assert_true(gw_lane_start_stream(rig->accepted.lane, trip.drain.lane_fd, &error));
-    g_assert_true(gw_lane_start_stream(rig->client.lane, trip.feeder.lane_fd, &error));
+    trip_start(&trip);
     WAIT_FOR(rig->client.closed && rig->accepted.closed);
     g_assert_error(rig->client.closed, GW_ERROR, GW_ERROR_PROTOCOL);
     g_assert_nonnull(strstr(rig->client.closed->message, "agreed on"));
@@ -296,7 +300,6 @@ test_freed(void)
 {
     for (unsigned i = 0; i < 12; i++) {
         Trip trip;
-        g_autoptr(GError) error = NULL;
         Side *side;
 
         trip_init(&trip, &random_pages);
@@ -305,10 +308,7 @@ test_freed(void)
         g_autoptr(GByteArray) theirs = disk_of(trip.stream, 2);
 
         agree(&trip, ours, theirs);
-        feeder_start(&trip.feeder, trip.stream);
-        drain_start(&trip.drain);
-        g_assert_true(gw_lane_start_stream(trip.rig.accepted.lane, trip.drain.lane_fd, &error));
-        g_assert_true(gw_lane_start_stream(trip.rig.client.lane, trip.feeder.lane_fd, &error));
+        trip_start(&trip);
         g_usleep(3000 * i);
         g_clear_pointer(&side->lane, gw_lane_free);
         g_usleep(3000);
@@ -318,6 +318,35 @@ test_freed(void)
         drain_join(&trip.drain);
         trip_clear(&trip);
     }
+}
+
+/*
+ * A read on the target never returns. The source gives up; the target is told of it nevertheless,
+ * and lets go of everything but that read.
+ */
+static void
+test_hung_disk(void)
+{
+    Trip trip;
+    Rig *rig = &trip.rig;
+
+    trip_init(&trip, &random_pages);
+    g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
+
+    agree(&trip, disk, disk);
+    hung_disk_begin();
+    trip_start(&trip);
+    hung_disk_wait();
+    g_assert_false(rig->accepted.closed);
+    g_clear_pointer(&rig->client.lane, gw_lane_free);
+    WAIT_FOR(rig->accepted.closed);
+    g_assert_true(rig->accepted.ended);
+    g_assert_error(rig->accepted.end_error, GW_ERROR, GW_ERROR_CANCELLED);
+    g_clear_pointer(&rig->accepted.lane, gw_lane_free);
+    hung_disk_end();
+    feeder_join(&trip.feeder);
+    drain_join(&trip.drain);
+    trip_clear(&trip);
 }
 
 /* --- visits ----------------------------------------------------------------------------------- */
@@ -379,6 +408,7 @@ main(int argc, char **argv)
     g_test_add_func("/references/lost-connections", test_lost_connections);
     g_test_add_func("/references/not-agreed", test_not_agreed);
     g_test_add_func("/references/freed", test_freed);
+    g_test_add_func("/references/hung-disk", test_hung_disk);
     g_test_add_func("/references/return", test_return);
     return g_test_run();
 }

@@ -206,17 +206,28 @@ fake_store_record(FakeStore *fake, const char *id)
     return text ? gw_json_parse(text, strlen(text), GW_STORE_MAX_VALUE_BYTES, key, NULL) : NULL;
 }
 
-/* --- a host without QEMU ---------------------------------------------------------------------- */
-
 static void
-on_vms_loaded(GwVm *vm, const GError *error, void *data)
+on_moves_loaded(json_t *value, const GError *error, void *data)
 {
     g_assert_no_error(error);
     *(bool *)data = true;
 }
 
+GwMoves *
+moves_load(const GwMovesOptions *options, const GwHostCaps *caps)
+{
+    bool loaded = false;
+    GwMoves *moves = gw_moves_new(options, on_moves_loaded, &loaded);
+
+    gw_moves_set_caps(moves, caps);
+    WAIT_FOR(loaded);
+    return moves;
+}
+
+/* --- a host without QEMU ---------------------------------------------------------------------- */
+
 static void
-on_moves_loaded(json_t *value, const GError *error, void *data)
+on_vms_loaded(GwVm *vm, const GError *error, void *data)
 {
     g_assert_no_error(error);
     *(bool *)data = true;
@@ -253,16 +264,15 @@ bench_load(Bench *bench, void (*change)(GwMovesOptions *options))
         .max_history = 1000,
         .max_incoming = 4,
     };
+    bool vms_loaded = false;
 
     if (change) {
         change(&options);
     }
-    bench->vms_loaded = bench->moves_loaded = false;
-    bench->vms = gw_vms_new(&vms_options, on_vms_loaded, &bench->vms_loaded);
-    WAIT_FOR(bench->vms_loaded);
+    bench->vms = gw_vms_new(&vms_options, on_vms_loaded, &vms_loaded);
+    WAIT_FOR(vms_loaded);
     options.vms = bench->vms;
-    bench->moves = gw_moves_new(&options, on_moves_loaded, &bench->moves_loaded);
-    WAIT_FOR(bench->moves_loaded);
+    bench->moves = moves_load(&options, NULL);
 }
 
 void

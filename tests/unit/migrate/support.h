@@ -47,6 +47,9 @@ char *fake_store_pending_text(FakeStore *fake, const char *key);
 /* The record of a move as it is in the store; NULL if none. Transfer full. */
 json_t *fake_store_record(FakeStore *fake, const char *id);
 
+/* gw_moves_new(), with all records loaded; @caps: NULL for none. */
+GwMoves *moves_load(const GwMovesOptions *options, const GwHostCaps *caps);
+
 /* --- a host without QEMU ---------------------------------------------------------------------- */
 
 typedef struct Bench {
@@ -54,8 +57,6 @@ typedef struct Bench {
     FakeStore *fake;
     GwVms *vms;
     GwMoves *moves;
-    bool vms_loaded;
-    bool moves_loaded;
 } Bench;
 
 /* Host "alpha". @change may alter the options, e.g. timeouts; NULL is fine. */

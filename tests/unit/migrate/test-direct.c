@@ -15,18 +15,10 @@
 typedef struct Rig {
     Host *host;
     GwMoves *moves;
-    bool loaded;
     GwMove *move;
     char *folder;
     char *key_path;
 } Rig;
-
-static void
-on_loaded(json_t *value, const GError *error, void *data)
-{
-    g_assert_no_error(error);
-    *(bool *)data = true;
-}
 
 static void
 rig_init(Rig *rig)
@@ -41,8 +33,7 @@ rig_init(Rig *rig)
         .run_dir = rig->host->run_dir,
         .qemu_user = rig->host->qemu_user,
     };
-    rig->moves = gw_moves_new(&options, on_loaded, &rig->loaded);
-    WAIT_FOR(rig->loaded);
+    rig->moves = moves_load(&options, NULL);
     rig->move = gw_move_new(rig->moves, &gw_source_role,
                             json_pack("{s:s, s:s, s:s, s:s}", "id", "m-0123456789ab", "vm", "web",
                                       "target", "beta", "state", "prepared"));
@@ -197,20 +188,11 @@ test_removed_in_the_end(void)
 int
 main(int argc, char **argv)
 {
-    const char *reason = NULL;
-
     g_test_init(&argc, &argv, NULL);
-    if (!hosts_possible(&reason)) {
-        g_print("1..0 # SKIP %s\n", reason);
-        hosts_done();
-        return 0;
-    }
     g_test_add_func("/direct/new-key", test_new_key);
     g_test_add_func("/direct/key-file", test_key_file);
     g_test_add_func("/direct/bad-key", test_bad_key);
     g_test_add_func("/direct/place-is-taken", test_place_is_taken);
     g_test_add_func("/direct/removed-in-the-end", test_removed_in_the_end);
-    int result = g_test_run();
-    hosts_done();
-    return result;
+    return hosts_run();
 }

@@ -19,7 +19,6 @@
 typedef struct Rig {
     Host *host;
     GwMoves *moves;
-    bool loaded;
     unsigned asked; /* sessions that were wanted */
 } Rig;
 
@@ -39,13 +38,6 @@ no_address(const char *host, void *network)
 }
 
 static void
-on_loaded(json_t *value, const GError *error, void *data)
-{
-    g_assert_no_error(error);
-    *(bool *)data = true;
-}
-
-static void
 load_moves(Rig *rig)
 {
     const GwMovesOptions options = {
@@ -59,10 +51,7 @@ load_moves(Rig *rig)
         .max_incoming = 4,
     };
 
-    rig->loaded = false;
-    rig->moves = gw_moves_new(&options, on_loaded, &rig->loaded);
-    gw_moves_set_caps(rig->moves, host_caps());
-    WAIT_FOR(rig->loaded);
+    rig->moves = moves_load(&options, host_caps());
 }
 
 static void
@@ -647,14 +636,7 @@ test_bad_records(void)
 int
 main(int argc, char **argv)
 {
-    const char *reason = NULL;
-
     g_test_init(&argc, &argv, NULL);
-    if (!hosts_possible(&reason)) {
-        g_print("1..0 # SKIP %s\n", reason);
-        hosts_done();
-        return 0;
-    }
     g_test_add_func("/recovery/before-the-commit-point", test_before_the_commit_point);
     g_test_add_func("/recovery/before-the-commit-point-without-qemu",
                     test_before_the_commit_point_without_qemu);
@@ -672,7 +654,5 @@ main(int argc, char **argv)
     g_test_add_func("/recovery/incoming-left-overs", test_incoming_left_overs);
     g_test_add_func("/recovery/own-vm-is-never-swept", test_own_vm_is_never_swept);
     g_test_add_func("/recovery/bad-records", test_bad_records);
-    int result = g_test_run();
-    hosts_done();
-    return result;
+    return hosts_run();
 }

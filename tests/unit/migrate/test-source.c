@@ -15,20 +15,12 @@ typedef struct Rig {
     Peer peer;
     Host *host;
     GwMoves *moves;
-    bool loaded;
     GwMove *move;
     /* The script's. */
     const char *step; /* at which it misbehaves */
     const char *word; /* what it says there; NULL: it hangs up */
     unsigned asked;   /* "given-up" */
 } Rig;
-
-static void
-on_loaded(json_t *value, const GError *error, void *data)
-{
-    g_assert_no_error(error);
-    *(bool *)data = true;
-}
 
 static void
 rig_init(Rig *rig, ScriptFn script)
@@ -46,8 +38,7 @@ rig_init(Rig *rig, ScriptFn script)
         .max_incoming = 4,
     };
 
-    rig->moves = gw_moves_new(&options, on_loaded, &rig->loaded);
-    WAIT_FOR(rig->loaded);
+    rig->moves = moves_load(&options, NULL);
     host_start(rig->host, host_define(rig->host, "[vm]\nname = web\nmemory = 64 MiB\n"));
 }
 
@@ -602,14 +593,7 @@ test_one_move_at_a_time(void)
 int
 main(int argc, char **argv)
 {
-    const char *reason = NULL;
-
     g_test_init(&argc, &argv, NULL);
-    if (!hosts_possible(&reason)) {
-        g_print("1..0 # SKIP %s\n", reason);
-        hosts_done();
-        return 0;
-    }
     g_test_add_func("/source/wrong-words", test_wrong_words);
     g_test_add_func("/source/gone-when-prepared", test_gone_when_prepared);
     g_test_add_func("/source/babble", test_babble);
@@ -626,7 +610,5 @@ main(int argc, char **argv)
     g_test_add_func("/source/qemu-killed", test_qemu_killed);
     g_test_add_func("/source/guest-ended-by-itself", test_guest_ended_by_itself);
     g_test_add_func("/source/one-move-at-a-time", test_one_move_at_a_time);
-    int result = g_test_run();
-    hosts_done();
-    return result;
+    return hosts_run();
 }

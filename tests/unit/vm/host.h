@@ -17,9 +17,10 @@ typedef struct Host {
     GwVms *vms;
 } Host;
 
-/* False, with a reason to skip, without QEMU. Probes it once for all tests. */
-bool hosts_possible(const char **reason);
-void hosts_done(void);
+/* Probes QEMU, once for all hosts of the process. NULL, or why there can be none; transfer full. */
+GError *hosts_prepare(void);
+/* g_test_run() for tests that need hosts; where there can be none all are skipped. */
+int hosts_run(void);
 
 Host *host_new(void);
 /* A second process's view of a host that is there; not to be freed, but left by exiting. */
