@@ -634,7 +634,7 @@ void
 gw_lane_finish(GwLane *lane)
 {
     pthread_mutex_lock(&lane->lock);
-    lane->finishing = true;
+    lane->finishing_us = lane->finishing_us ? lane->finishing_us : gw_now_us();
     pthread_mutex_unlock(&lane->lock);
     wake_all(lane);
 }

@@ -254,14 +254,21 @@ look_at_finish(GwLink *link)
     GwLane *lane = link->lane;
 
     pthread_mutex_lock(&lane->lock);
-    bool finishing = lane->finishing;
+    int64_t finishing_us = lane->finishing_us;
     pthread_mutex_unlock(&lane->lock);
-    if (finishing && !link->said_goodbye && gw_outbox_is_settled(lane->outbox) &&
-        gw_outbox_is_settled(lane->urgent_outbox)) {
+    if (finishing_us == 0 || link->said_goodbye) {
+        return;
+    }
+    if (gw_outbox_is_settled(lane->outbox) && gw_outbox_is_settled(lane->urgent_outbox)) {
         pthread_mutex_lock(&lane->lock);
         lane->said_goodbye = true;
         pthread_mutex_unlock(&lane->lock);
         link->said_goodbye = link->goodbye_pending = true;
+    } else if (gw_now_us() - finishing_us >= session_timeout_us(lane)) {
+        gw_lane_end(lane,
+                    g_error_new(GW_ERROR, GW_ERROR_TIMEOUT,
+                                "%s does not deal with what it was sent", link->peer),
+                    true);
     }
 }
 

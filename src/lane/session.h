@@ -146,7 +146,7 @@ struct GwLane {
     GQueue events;
     bool closed_posted;
     bool stopping;
-    bool finishing;
+    int64_t finishing_us;   /* since when; 0: not */
     bool said_goodbye;      /* at least one link did */
     GError *end_reason;     /* the session is over */
     bool tells_reason;      /* to the peer */

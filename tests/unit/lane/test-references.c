@@ -82,11 +82,11 @@ typedef struct Trip {
 } Trip;
 
 static void
-trip_init(Trip *trip, const QemuStreamSpec *spec)
+trip_init_for(Trip *trip, const QemuStreamSpec *spec, int64_t session_timeout_ms)
 {
     *trip = (Trip){.stream = qemu_stream_make(spec)};
     trip->folder = g_dir_make_tmp("godwit-refs-XXXXXX", NULL);
-    rig_init(&trip->rig, TIMEOUT_MS);
+    rig_init(&trip->rig, session_timeout_ms);
     trip->rig.n_links = 2;
     trip->rig.silence_ms = 600;
     trip->proxy = proxy_new("127.0.0.1", 0, gw_lane_server_port(trip->rig.server));
@@ -94,6 +94,12 @@ trip_init(Trip *trip, const QemuStreamSpec *spec)
     rig_connect_to(&trip->rig, proxy_port(trip->proxy), "ca", "beta", "alpha");
     WAIT_FOR((trip->rig.client.ready && trip->rig.accepted.ready) || trip->rig.client.closed);
     g_assert_no_error(trip->rig.client.closed);
+}
+
+static void
+trip_init(Trip *trip, const QemuStreamSpec *spec)
+{
+    trip_init_for(trip, spec, TIMEOUT_MS);
 }
 
 /* @theirs: the target's disk in that place. */
@@ -349,6 +355,32 @@ test_hung_disk(void)
     trip_clear(&trip);
 }
 
+/* The same, and the source says its last words in order: they are not waited for for ever. */
+static void
+test_hung_disk_at_the_end(void)
+{
+    Trip trip;
+    Rig *rig = &trip.rig;
+
+    trip_init_for(&trip, &random_pages, 1500);
+    g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
+
+    agree(&trip, disk, disk);
+    hung_disk_begin();
+    trip_start(&trip);
+    hung_disk_wait();
+    gw_lane_finish(rig->client.lane);
+    WAIT_FOR(rig->client.closed);
+    g_assert_error(rig->client.closed, GW_ERROR, GW_ERROR_TIMEOUT);
+    WAIT_FOR(rig->accepted.closed);
+    g_clear_pointer(&rig->client.lane, gw_lane_free);
+    g_clear_pointer(&rig->accepted.lane, gw_lane_free);
+    hung_disk_end();
+    feeder_join(&trip.feeder);
+    drain_join(&trip.drain);
+    trip_clear(&trip);
+}
+
 /* --- visits ----------------------------------------------------------------------------------- */
 
 /* A guest goes, and comes back with a part of its pages changed. */
@@ -409,6 +441,7 @@ main(int argc, char **argv)
     g_test_add_func("/references/not-agreed", test_not_agreed);
     g_test_add_func("/references/freed", test_freed);
     g_test_add_func("/references/hung-disk", test_hung_disk);
+    g_test_add_func("/references/hung-disk-at-the-end", test_hung_disk_at_the_end);
     g_test_add_func("/references/return", test_return);
     return g_test_run();
 }
