@@ -101,7 +101,8 @@ expect_sums(GwLane *lane, GwLaneStats *out)
     g_assert_cmpuint(out->page_bytes + out->zero_bytes + out->opaque_bytes + out->control_bytes +
                          out->overhead_bytes + out->resent_bytes,
                      ==, out->wire_bytes);
-    /* What is left over when the causes are taken away: greetings, most of all, of each connection. */
+    /* What is left over when the causes are taken away: greetings, most of all, of each connection.
+     */
     g_assert_cmpuint(out->overhead_bytes, <=, out->wire_bytes);
 }
 
