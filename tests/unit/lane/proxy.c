@@ -40,6 +40,7 @@ struct Proxy {
     uint16_t target_port;
     bool stop, cut, stalled, refusing;
     uint64_t cut_min, cut_max;
+    uint64_t limit_bytes_s;
     unsigned n_cuts, n_connections;
 };
 
@@ -62,6 +63,16 @@ cut_pair(Proxy *proxy, Pair *pair)
 {
     close_pair(proxy, pair, g_rand_boolean(proxy->random));
     proxy->n_cuts++;
+}
+
+/* The kernel paces what it sends, and takes little ahead. */
+static void
+pace(int fd, uint64_t bytes_s)
+{
+    int buffer_bytes = 65536;
+
+    setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &bytes_s, sizeof(bytes_s));
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
 }
 
 static void
@@ -89,6 +100,10 @@ accept_one(Proxy *proxy)
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (proxy->limit_bytes_s > 0) {
+        pace(fd, proxy->limit_bytes_s);
+        pace(out, proxy->limit_bytes_s);
+    }
     Pair *pair = &proxy->pairs[i];
 
     pair->used = true;
@@ -260,6 +275,14 @@ proxy_cut_after(Proxy *proxy, uint32_t seed, uint64_t min, uint64_t max)
     g_rand_set_seed(proxy->random, seed);
     proxy->cut_min = min;
     proxy->cut_max = max;
+    pthread_mutex_unlock(&proxy->lock);
+}
+
+void
+proxy_limit(Proxy *proxy, uint64_t bytes_s)
+{
+    pthread_mutex_lock(&proxy->lock);
+    proxy->limit_bytes_s = bytes_s;
     pthread_mutex_unlock(&proxy->lock);
 }
 

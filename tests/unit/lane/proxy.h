@@ -19,6 +19,8 @@ uint16_t proxy_port(Proxy *proxy);
 void proxy_cut(Proxy *proxy);
 /* Every connection breaks after @min to @max bytes (both ways, uniform); 0: none does. */
 void proxy_cut_after(Proxy *proxy, uint32_t seed, uint64_t min, uint64_t max);
+/* New connections carry at most so many bytes a second each way; 0: as many as they can. */
+void proxy_limit(Proxy *proxy, uint64_t bytes_s);
 /* Nothing is relayed, nothing breaks. */
 void proxy_stall(Proxy *proxy, bool on);
 /* New connections are closed at once. */
