@@ -140,6 +140,8 @@ void gw_move_progress(GwMove *move);
 
 /* The VM of the move as long as the move holds it; NULL otherwise. */
 GwVm *gw_move_vm(GwMove *move);
+/* The monitor of its QEMU on this host; NULL: there is none. */
+GwQmp *gw_move_qmp(GwMove *move);
 
 /* --- roles ------------------------------------------------------------------------------------ */
 

@@ -70,6 +70,14 @@ gw_move_vm(GwMove *move)
     return vm && g_strcmp0(gw_vm_held_by(vm), move->id) == 0 ? vm : NULL;
 }
 
+GwQmp *
+gw_move_qmp(GwMove *move)
+{
+    GwVm *vm = gw_move_vm(move);
+
+    return vm ? gw_vm_qmp(vm) : NULL;
+}
+
 GwMove *
 gw_move_new(GwMoves *moves, const GwMoveRole *role, json_t *record)
 {

@@ -41,14 +41,6 @@ struct GwRamHash {
     Job *job;
 };
 
-static GwQmp *
-qmp_of(GwRamHash *hash)
-{
-    GwVm *vm = gw_move_vm(hash->move);
-
-    return vm ? gw_vm_qmp(vm) : NULL;
-}
-
 unsigned
 gw_ram_hash_units(const GwRamHashRequest *request)
 {
@@ -160,7 +152,7 @@ bool
 gw_ram_hash_ask(GwRamHash *hash, const GwRamHashRequest *request, GwRamHashDoneFn done, void *data,
                 GError **error)
 {
-    GwQmp *qmp = qmp_of(hash);
+    GwQmp *qmp = gw_move_qmp(hash->move);
 
     if (!qmp) {
         g_set_error(error, GW_ERROR, GW_ERROR_UNREACHABLE, "QEMU's monitor does not answer");
@@ -232,7 +224,7 @@ gw_ram_hash_new(GwMove *move, GwRamHashReadyFn ready, void *data, GError **error
         gw_set_error_errno(error, errno, "cannot make a file in memory");
         return NULL;
     }
-    qmp = qmp_of(hash);
+    qmp = gw_move_qmp(hash->move);
     if (!qmp) {
         g_set_error(error, GW_ERROR, GW_ERROR_UNREACHABLE, "QEMU's monitor does not answer");
         return NULL;
@@ -249,7 +241,7 @@ gw_ram_hash_free(GwRamHash *hash)
     if (!hash) {
         return;
     }
-    GwQmp *qmp = qmp_of(hash);
+    GwQmp *qmp = gw_move_qmp(hash->move);
 
     if (qmp) {
         gw_qmp_forget(qmp, hash);

@@ -22,14 +22,6 @@
 
 #define PATIENCE_US (15 * G_USEC_PER_SEC)
 
-static GwQmp *
-qmp_of(GwSource *source)
-{
-    GwVm *vm = gw_move_vm(source->move);
-
-    return vm ? gw_vm_qmp(vm) : NULL;
-}
-
 void
 gw_source_post_close(GwSource *source)
 {
@@ -129,7 +121,7 @@ static void
 on_paused_state(json_t *answer, const GError *error, void *data)
 {
     GwSource *source = data;
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
 
     if (refused_by_qemu(source, error) || source->move->state != GW_MOVE_PAUSING || !qmp ||
         strcmp(gw_json_str(answer, "status", ""), "paused") != 0) {
@@ -148,7 +140,7 @@ on_paused(json_t *answer, const GError *error, void *data)
 void
 gw_source_post_pause(GwSource *source)
 {
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
 
     if (!qmp || !source->lane) {
         return; /* the end of either is told by its own event */
@@ -225,7 +217,7 @@ resume(GwSource *source, GwQmp *qmp)
 void
 gw_source_post_look(GwSource *source, const char *status)
 {
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
     bool talks = source->lane && gw_lane_peer_name(source->lane);
 
     if (!qmp) {

@@ -23,14 +23,6 @@
 #define PATIENCE_US     (5 * G_USEC_PER_SEC) /* with a QEMU that is slow to answer */
 #define FD_NAME         "gwmig"
 
-static GwQmp *
-qmp_of(GwSource *source)
-{
-    GwVm *vm = gw_move_vm(source->move);
-
-    return vm ? gw_vm_qmp(vm) : NULL;
-}
-
 /* --- figures ---------------------------------------------------------------------------------- */
 
 static void
@@ -181,7 +173,7 @@ on_failure_reason(json_t *answer, const GError *error, void *data)
 static void
 on_migration_status(GwSource *source, const char *status)
 {
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
 
     if (strcmp(status, "pre-switchover") == 0 && !source->stop_seen) {
         source->stop_seen = true;
@@ -245,7 +237,7 @@ static gboolean
 on_poll(gpointer data)
 {
     GwSource *source = data;
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
 
     if (qmp) {
         gw_qmp_call(qmp, "query-migrate", NULL, on_figures, source);
@@ -414,7 +406,7 @@ void
 gw_source_qemu_start(GwSource *source)
 {
     GwVm *vm = gw_move_vm(source->move);
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
     g_autoptr(GError) error = NULL;
 
     if (!source->lane) {
@@ -466,7 +458,7 @@ gw_source_qemu_watch(GwSource *source)
 void
 gw_source_qemu_continue(GwSource *source)
 {
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
 
     if (qmp) {
         gw_qmp_call(qmp, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
@@ -489,7 +481,7 @@ on_last_figures(json_t *answer, const GError *error, void *data)
 void
 gw_source_qemu_finish(GwSource *source)
 {
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
 
     if (qmp) {
         gw_qmp_call(qmp, "query-migrate", NULL, on_last_figures, source);
@@ -523,7 +515,7 @@ static void
 on_continued(json_t *answer, const GError *error, void *data)
 {
     GwSource *source = data;
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
 
     if (error) {
         GwLogFields fields = gw_move_log_fields(source->move);
@@ -543,7 +535,7 @@ on_migration_state(json_t *answer, const GError *error, void *data)
 {
     static const char *const over[] = {"", "none", "completed", "failed", "cancelled", NULL};
     GwSource *source = data;
-    GwQmp *qmp = qmp_of(source);
+    GwQmp *qmp = gw_move_qmp(source->move);
 
     source->asked_us = 0;
     if (error || !qmp) {

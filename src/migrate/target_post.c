@@ -26,14 +26,6 @@
 #define LOAD_POLL_MS  5
 #define FETCH_POLL_MS 1000
 
-static GwQmp *
-qmp_of(GwTarget *target)
-{
-    GwVm *vm = gw_move_vm(target->move);
-
-    return vm ? gw_vm_qmp(vm) : NULL;
-}
-
 static void
 fail_setup(GwTarget *target, const GError *error)
 {
@@ -137,7 +129,7 @@ static gboolean
 on_load_poll(gpointer data)
 {
     GwTarget *target = data;
-    GwQmp *qmp = qmp_of(target);
+    GwQmp *qmp = gw_move_qmp(target->move);
 
     if (qmp && !target->post.asks) {
         target->post.asks = true;
@@ -235,7 +227,7 @@ recover(GwTarget *target, GwQmp *qmp)
 void
 gw_target_post_consider(GwTarget *target)
 {
-    GwQmp *qmp = qmp_of(target);
+    GwQmp *qmp = gw_move_qmp(target->move);
     bool known = target->post.known && qmp;
 
     if (!may_recover(target) || !target->lane || target->post.recovers) {
@@ -296,7 +288,7 @@ static gboolean
 on_fetch_poll(gpointer data)
 {
     GwTarget *target = data;
-    GwQmp *qmp = qmp_of(target);
+    GwQmp *qmp = gw_move_qmp(target->move);
 
     if (qmp && !target->post.asks) {
         target->post.asks = true;

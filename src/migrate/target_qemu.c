@@ -14,14 +14,6 @@
 
 #define FD_NAME "gwmig"
 
-static GwQmp *
-qmp_of(GwTarget *target)
-{
-    GwVm *vm = gw_move_vm(target->move);
-
-    return vm ? gw_vm_qmp(vm) : NULL;
-}
-
 /* --- what it says ------------------------------------------------------------------------------
  */
 
@@ -54,7 +46,7 @@ on_load_status(json_t *answer, const GError *error, void *data)
 void
 gw_target_qemu_ask_loaded(GwTarget *target)
 {
-    GwQmp *qmp = qmp_of(target);
+    GwQmp *qmp = gw_move_qmp(target->move);
 
     if (target->move->state == GW_MOVE_INCOMING && !target->loaded && qmp) {
         gw_qmp_call(qmp, "query-migrate", NULL, on_load_status, target);
@@ -167,7 +159,7 @@ static void
 on_lane_listening(json_t *answer, const GError *error, void *data)
 {
     GwTarget *target = data;
-    GwQmp *qmp = qmp_of(target);
+    GwQmp *qmp = gw_move_qmp(target->move);
 
     on_setup_reply(answer, error, data);
     if (!error && qmp) {
@@ -215,7 +207,7 @@ on_direct_listening(json_t *answer, const GError *error, void *data)
 static void
 listen_direct(GwTarget *target)
 {
-    GwQmp *qmp = qmp_of(target);
+    GwQmp *qmp = gw_move_qmp(target->move);
     g_autofree char *uri = g_strdup_printf("tcp:[::]:%u", target->next_port);
 
     if (qmp) {
@@ -311,7 +303,7 @@ static void
 on_start_reply(json_t *answer, const GError *error, void *data)
 {
     GwTarget *target = data;
-    GwQmp *qmp = qmp_of(target);
+    GwQmp *qmp = gw_move_qmp(target->move);
 
     if (!error) {
         tell_started(target);
@@ -329,7 +321,7 @@ gw_target_qemu_start(GwTarget *target)
 {
     GwMove *move = target->move;
     GwVm *vm = gw_move_vm(move);
-    GwQmp *qmp = qmp_of(target);
+    GwQmp *qmp = gw_move_qmp(target->move);
 
     if (!vm || gw_vm_state(vm) == GW_VM_STOPPED) {
         gw_move_fail(move,

@@ -92,12 +92,26 @@ gw_process_cpu_us(pid_t pid, int64_t *cpu_us, GError **error)
     return true;
 }
 
+/* Whether the process with that number is this one still: numbers are given again. */
+static bool
+is_the_one(GwProcessId process, GError **error)
+{
+    uint64_t ticks = 0;
+
+    if (!gw_process_start_ticks(process.pid, &ticks, error)) {
+        return false;
+    }
+    if (ticks != process.start_ticks) {
+        not_found(process.pid, error);
+        return false;
+    }
+    return true;
+}
+
 /* A descriptor for the process, which may have ended; GW_ERROR_NOT_FOUND if it is another one. */
 static GwFd
 open_process(GwProcessId process, GError **error)
 {
-    uint64_t ticks = 0;
-
     if (process.pid <= 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_NOT_FOUND, "there is no process");
         return GW_FD_NONE;
@@ -111,11 +125,7 @@ open_process(GwProcessId process, GError **error)
         not_found(process.pid, error);
         return GW_FD_NONE;
     }
-    if (!gw_process_start_ticks(process.pid, &ticks, error)) {
-        return GW_FD_NONE;
-    }
-    if (ticks != process.start_ticks) {
-        not_found(process.pid, error);
+    if (!is_the_one(process, error)) {
         return GW_FD_NONE;
     }
     return g_steal_fd(&pidfd);
@@ -135,7 +145,6 @@ gw_process_open(GwProcessId process, const char *name, int flags, GError **error
     g_autofree char *folder = g_strdup_printf("/proc/%d", (int)process.pid);
     g_autofree char *path = g_strdup_printf("%s/%s", folder, name);
     struct stat status;
-    uint64_t ticks = 0;
 
     if (stat(folder, &status) < 0) {
         not_found(process.pid, error);
@@ -150,11 +159,7 @@ gw_process_open(GwProcessId process, const char *name, int flags, GError **error
         return GW_FD_NONE;
     }
     /* Looked at only now: then it is this process's. */
-    if (!gw_process_start_ticks(process.pid, &ticks, error)) {
-        return GW_FD_NONE;
-    }
-    if (ticks != process.start_ticks) {
-        not_found(process.pid, error);
+    if (!is_the_one(process, error)) {
         return GW_FD_NONE;
     }
     return g_steal_fd(&fd);

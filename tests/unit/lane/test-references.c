@@ -326,59 +326,60 @@ test_freed(void)
     }
 }
 
-/*
- * A read on the target never returns. The source gives up; the target is told of it nevertheless,
- * and lets go of everything but that read.
- */
+/* With a read on the target that does not return. */
+static void
+start_hung(Trip *trip, int64_t timeout_ms)
+{
+    trip_init_for(trip, &random_pages, timeout_ms);
+    g_autoptr(GByteArray) disk = disk_of(trip->stream, 1);
+
+    agree(trip, disk, disk);
+    hung_disk_begin();
+    trip_start(trip);
+    hung_disk_wait();
+    g_assert_false(trip->rig.accepted.closed);
+}
+
+/* Both ends let go of everything but that read. */
+static void
+end_hung(Trip *trip)
+{
+    g_clear_pointer(&trip->rig.client.lane, gw_lane_free);
+    g_clear_pointer(&trip->rig.accepted.lane, gw_lane_free);
+    hung_disk_end();
+    feeder_join(&trip->feeder);
+    drain_join(&trip->drain);
+    trip_clear(trip);
+}
+
+/* The source gives up; the target is told of it nevertheless. */
 static void
 test_hung_disk(void)
 {
     Trip trip;
-    Rig *rig = &trip.rig;
+    Side *target = &trip.rig.accepted;
 
-    trip_init(&trip, &random_pages);
-    g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
-
-    agree(&trip, disk, disk);
-    hung_disk_begin();
-    trip_start(&trip);
-    hung_disk_wait();
-    g_assert_false(rig->accepted.closed);
-    g_clear_pointer(&rig->client.lane, gw_lane_free);
-    WAIT_FOR(rig->accepted.closed);
-    g_assert_true(rig->accepted.ended);
-    g_assert_error(rig->accepted.end_error, GW_ERROR, GW_ERROR_CANCELLED);
-    g_clear_pointer(&rig->accepted.lane, gw_lane_free);
-    hung_disk_end();
-    feeder_join(&trip.feeder);
-    drain_join(&trip.drain);
-    trip_clear(&trip);
+    start_hung(&trip, TIMEOUT_MS);
+    g_clear_pointer(&trip.rig.client.lane, gw_lane_free);
+    WAIT_FOR(target->closed);
+    g_assert_true(target->ended);
+    g_assert_error(target->end_error, GW_ERROR, GW_ERROR_CANCELLED);
+    end_hung(&trip);
 }
 
-/* The same, and the source says its last words in order: they are not waited for for ever. */
+/* The source says its last words in order: they are not waited for for ever. */
 static void
 test_hung_disk_at_the_end(void)
 {
     Trip trip;
     Rig *rig = &trip.rig;
 
-    trip_init_for(&trip, &random_pages, 1500);
-    g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
-
-    agree(&trip, disk, disk);
-    hung_disk_begin();
-    trip_start(&trip);
-    hung_disk_wait();
+    start_hung(&trip, 1500);
     gw_lane_finish(rig->client.lane);
     WAIT_FOR(rig->client.closed);
     g_assert_error(rig->client.closed, GW_ERROR, GW_ERROR_TIMEOUT);
     WAIT_FOR(rig->accepted.closed);
-    g_clear_pointer(&rig->client.lane, gw_lane_free);
-    g_clear_pointer(&rig->accepted.lane, gw_lane_free);
-    hung_disk_end();
-    feeder_join(&trip.feeder);
-    drain_join(&trip.drain);
-    trip_clear(&trip);
+    end_hung(&trip);
 }
 
 /* --- visits ----------------------------------------------------------------------------------- */
