@@ -7,7 +7,19 @@
 #include <stdarg.h>
 #include <string.h>
 
-G_DEFINE_QUARK(gw - error, gw_error)
+/* As G_DEFINE_QUARK does it, but for threads that come here for the first time together. */
+GQuark
+gw_error_quark(void)
+{
+    static GQuark known;
+    GQuark quark = __atomic_load_n(&known, __ATOMIC_RELAXED);
+
+    if (quark == 0) {
+        quark = g_quark_from_static_string("gw-error-quark");
+        __atomic_store_n(&known, quark, __ATOMIC_RELAXED);
+    }
+    return quark;
+}
 
 static const char *const code_names[GW_ERROR_N_CODES] = {
     [GW_ERROR_FAILED] = "failed",           [GW_ERROR_INVALID] = "invalid",
