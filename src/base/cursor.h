@@ -56,3 +56,16 @@ void gw_put_le16(GByteArray *out, uint16_t value);
 void gw_put_le32(GByteArray *out, uint32_t value);
 void gw_put_le64(GByteArray *out, uint64_t value);
 void gw_put_varint(GByteArray *out, uint64_t value);
+
+/* Small numbers of either sign as small varints: n ≥ 0 as 2n, n < 0 as −2n − 1. */
+static inline uint64_t
+gw_zigzag(int64_t value)
+{
+    return value < 0 ? ~((uint64_t)value << 1) : (uint64_t)value << 1;
+}
+
+static inline int64_t
+gw_unzigzag(uint64_t value)
+{
+    return (value & 1) ? (int64_t) ~(value >> 1) : (int64_t)(value >> 1);
+}

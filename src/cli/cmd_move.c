@@ -179,7 +179,7 @@ migrate(GwCli *cli, char **args, GError **error)
         {"connections", 0, 0, G_OPTION_ARG_INT, &chosen.connections,
          "TCP connections to use, 1 to 8; by measure if not given", "N"},
         {"encodings", 0, 0, G_OPTION_ARG_STRING, &chosen.encodings,
-         "For measuring: all, none, or some of same,delta,reference,visit,zstd", "LIST"},
+         "For measuring: all, none, or some of same,equal,delta,reference,visit,zstd", "LIST"},
         {"verify", 0, 0, G_OPTION_ARG_STRING, &chosen.verify,
          "full: compare all memory before the guest goes on, which lengthens its standstill",
          "off|full"},

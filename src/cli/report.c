@@ -73,9 +73,10 @@ append_bytes(GString *out, const json_t *move)
         const char *key;
         const char *label;
     } causes[] = {
-        {"page", "  pages"},      {"zero", "  zero pages"},  {"same", "  same pages"},
-        {"delta", "  changes"},   {"reference", "  known"},  {"opaque", "  devices"},
-        {"control", "  control"}, {"overhead", "  framing"}, {"resent", "  sent again"},
+        {"page", "  pages"},        {"zero", "  zero pages"}, {"same", "  same pages"},
+        {"equal", "  equal pages"}, {"delta", "  changes"},   {"reference", "  known"},
+        {"opaque", "  devices"},    {"control", "  control"}, {"overhead", "  framing"},
+        {"resent", "  sent again"},
     };
     const json_t *bytes = json_object_get(move, "bytes");
 
@@ -177,6 +178,7 @@ append_figures(GString *out, const json_t *move)
     static const Row rows[] = {
         {append_number, "pages", "pages"},
         {append_count, "  same", "same_pages"},
+        {append_count, "  equal", "equal_pages"},
         {append_count, "  changed", "delta_pages"},
         {append_count, "  known there", "reference_pages"},
         {append_count, "  ... not", "reference_misses"},

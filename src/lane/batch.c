@@ -101,7 +101,8 @@ gw_batch_add_page(GwBatch *batch, const GwBatchPage *page)
     uint64_t number = page->address / GW_PAGE_BYTES;
 
     if (last && last->kind == page->kind && !page->names_block && last->block == page->block &&
-        last->first_page + last->count == number) {
+        last->first_page + last->count == number &&
+        (page->kind != GW_BATCH_EQUAL || last->equal_place + last->count == page->equal_place)) {
         last->count++;
     } else {
         batch->runs[batch->n_runs++] = (GwBatchRun){
@@ -110,6 +111,7 @@ gw_batch_add_page(GwBatch *batch, const GwBatchPage *page)
             .block = page->block,
             .count = 1,
             .first_page = number,
+            .equal_place = page->equal_place,
         };
     }
     batch->n_pages++;

@@ -19,7 +19,8 @@
  * A map entry begins with a varint (LEB128), 8 × count + kind (GwBatchKind); count ≥ 1 but for
  * JUMP:
  *
- *     OPAQUE     `count` bytes of the stream that are no page, taken from the body
+ *     OPAQUE     count / 2 bytes of the stream that are no page, taken from the body. If count is
+ *                odd the kind is EQUAL, of count / 2 pages
  *     JUMP       the next page is in RAM block count / 2; count & 1: its record names the block.
  *                varint  its number, the address / 4096
  *     SKIP       the next page is `count` pages further on, in the same block
@@ -28,11 +29,15 @@
  *     SAME       pages with the content that was sent last; none whose record names the block
  *     DELTA      pages with their changes (page_delta.h) in the body
  *     REFERENCE  pages that the target has from elsewhere
+ *     EQUAL      pages with the content that was sent last of other pages in a row.
+ *                varint  the place of the first of them less that behind the batch's last ones (at
+ *                first 0), as zigzag (cursor.h). A place is 2^32 × block + page
  *
  * A batch begins at no page: a JUMP comes before the first. JUMP and SKIP stand before pages only.
  * A batch holds at most GW_BATCH_MAX_PAGES pages. The body is used up exactly. Batches are decoded
- * in the order of the stream: bodies may refer to those before (codec_zstd_stream.c), SAME and
- * DELTA refer to all of the stream before (page_memory.h).
+ * in the order of the stream: bodies may refer to those before (codec_zstd_stream.c), SAME, DELTA
+ * and EQUAL refer to all of the stream before (page_memory.h), also to pages of the same batch and,
+ * EQUAL, of the same entry.
  */
 #pragma once
 
@@ -58,22 +63,33 @@ typedef enum GwBatchKind {
     GW_BATCH_DELTA = 5,
     GW_BATCH_REFERENCE = 6,
     GW_BATCH_SKIP = 7,
+    GW_BATCH_EQUAL = 8, /* in a map: OPAQUE */
     GW_BATCH_N_KINDS,
 } GwBatchKind;
+
+/* Of each block, as many pages have a place. */
+#define GW_BATCH_PLACE_PAGES (UINT64_C(1) << 32)
+
+static inline uint64_t
+gw_batch_place(uint16_t block, uint64_t page)
+{
+    return block * GW_BATCH_PLACE_PAGES + page;
+}
 
 /* --- collecting (batch.c) --------------------------------------------------------------------- */
 
 /* Pages with content that a batch collects, and runs of any kind: no map gets too long of them. */
 #define GW_BATCH_MAX_CONTENTS (GW_BATCH_MAX_BODY_BYTES / GW_PAGE_BYTES)
-#define GW_BATCH_MAX_RUNS     1536u
+#define GW_BATCH_MAX_RUNS     1280u
 
 /* Pages of one kind that follow each other, or opaque bytes. */
 typedef struct GwBatchRun {
-    GwBatchKind kind; /* OPAQUE, ZERO, SAME or CONTENT */
+    GwBatchKind kind; /* OPAQUE, ZERO, SAME, EQUAL or CONTENT */
     bool names_block; /* the first page's record does */
     uint16_t block;
     uint32_t count;
     uint64_t first_page;
+    uint64_t equal_place; /* EQUAL: of what the first page equals */
 } GwBatchRun;
 
 /*
@@ -95,11 +111,12 @@ typedef struct GwBatch {
 } GwBatch;
 
 typedef struct GwBatchPage {
-    GwBatchKind kind; /* ZERO, SAME or CONTENT */
+    GwBatchKind kind; /* ZERO, SAME, EQUAL or CONTENT */
     bool names_block;
     bool is_first;
     uint16_t block;
     uint64_t address;
+    uint64_t equal_place;   /* EQUAL: of a page with this content, another one */
     const uint8_t *content; /* CONTENT: GW_PAGE_BYTES; copied */
     const GwPageTag *tag;   /* CONTENT: copied; NULL: not known, and no reference it becomes */
     const uint8_t *base;    /* the copy that the target has, or NULL; copied */
@@ -153,6 +170,8 @@ typedef struct GwBatchItem {
     uint64_t address;
     const uint8_t *data; /* OPAQUE: `len` bytes; CONTENT: GW_PAGE_BYTES */
     size_t len;
+    uint16_t equal_block; /* EQUAL: where the page is that has the content */
+    uint64_t equal_address;
     unsigned reference;   /* REFERENCE: which of the payload's, counted from 0 */
     const GwPageTag *tag; /* NULL; for who finds the referenced page with its tag */
     GwCursor *body;       /* DELTA: to be read off it, which the receiver of the item has to do */

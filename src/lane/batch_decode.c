@@ -27,6 +27,7 @@ typedef struct Walk {
     bool moved; /* and a page has to follow */
     uint16_t block;
     uint64_t page;
+    uint64_t equal_place; /* behind what was referred to last */
     GwBatchItemFn each;
     void *data;
 } Walk;
@@ -156,6 +157,30 @@ walk_skip(Walk *walk, uint64_t count, GError **error)
     return true;
 }
 
+/* What @count pages from here on are equal to: others. */
+static bool
+walk_equal(Walk *walk, uint64_t count, GError **error)
+{
+    uint64_t place = walk->equal_place + (uint64_t)gw_unzigzag(gw_cursor_varint(&walk->map));
+    bool is_other =
+        walk->page >= GW_BATCH_PLACE_PAGES || place != gw_batch_place(walk->block, walk->page);
+
+    if (walk->map.failed || !is_other || place >= gw_batch_place(GW_RAM_MAX_BLOCKS, 0) ||
+        count > GW_BATCH_PLACE_PAGES - place % GW_BATCH_PLACE_PAGES) {
+        return damaged(error, "pages are equal to what cannot be");
+    }
+    walk->equal_place = place;
+    return true;
+}
+
+static void
+set_equal(Walk *walk, GwBatchItem *item)
+{
+    item->equal_block = (uint16_t)(walk->equal_place / GW_BATCH_PLACE_PAGES);
+    item->equal_address = walk->equal_place % GW_BATCH_PLACE_PAGES * GW_PAGE_BYTES;
+    walk->equal_place++;
+}
+
 static bool
 walk_pages(Walk *walk, GwBatchKind kind, uint64_t count, GError **error)
 {
@@ -163,6 +188,9 @@ walk_pages(Walk *walk, GwBatchKind kind, uint64_t count, GError **error)
     if (!walk->placed || walk->n_pages > GW_BATCH_MAX_PAGES ||
         count > MAX_BLOCK_PAGES - walk->page) {
         return damaged(error, "its pages exceed the limits");
+    }
+    if (kind == GW_BATCH_EQUAL && !walk_equal(walk, count, error)) {
+        return false;
     }
     for (uint64_t i = 0; i < count; i++) {
         bool content = kind == GW_BATCH_CONTENT;
@@ -178,6 +206,9 @@ walk_pages(Walk *walk, GwBatchKind kind, uint64_t count, GError **error)
 
         if (content && !item.data) {
             return damaged(error, "page contents are missing");
+        }
+        if (kind == GW_BATCH_EQUAL) {
+            set_equal(walk, &item);
         }
         if (!walk->each(&item, walk->data, error)) {
             return false;
@@ -196,6 +227,10 @@ walk_entry(Walk *walk, GError **error)
     GwBatchKind kind = (GwBatchKind)(head & 7);
     uint64_t count = head >> 3;
 
+    if (kind == GW_BATCH_OPAQUE) {
+        kind = count & 1 ? GW_BATCH_EQUAL : GW_BATCH_OPAQUE;
+        count >>= 1;
+    }
     if (walk->map.failed || (kind != GW_BATCH_JUMP && (count == 0 || count > UINT32_MAX))) {
         return damaged(error, "a map entry is cut off or has an impossible size");
     }

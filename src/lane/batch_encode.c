@@ -16,9 +16,9 @@
 /* Longer ways take a JUMP. */
 #define MAX_SKIP_PAGES (1u << 24)
 
-/* In the map, at most: a run's place (3 + 8 bytes) and its count (4), a part of it that became
- * something else. */
-#define MAX_RUN_BYTES  15u
+/* In the map, at most: a run's place (3 + 8 bytes), its count (4) and what it is equal to (7), a
+ * part of it that became something else. */
+#define MAX_RUN_BYTES  22u
 #define MAX_PART_BYTES 2u
 
 /* What the codec makes of a page: a mean over about so many batches. */
@@ -44,6 +44,7 @@ struct GwBatchEncoder {
     bool placed; /* the next page's place follows from the map */
     uint16_t block;
     uint64_t page;
+    uint64_t equal_place; /* behind what was referred to last */
     unsigned n_deltas;
     GwRefGroup *group; /* NULL: no references */
     GwRef refs[GW_BATCH_MAX_CONTENTS];
@@ -83,6 +84,10 @@ gw_batch_encoder_free(GwBatchEncoder *encoder)
 static void
 put_head(GwBatchEncoder *encoder, uint64_t count, GwBatchKind kind)
 {
+    if (kind == GW_BATCH_OPAQUE || kind == GW_BATCH_EQUAL) {
+        count = count << 1 | (kind == GW_BATCH_EQUAL);
+        kind = GW_BATCH_OPAQUE;
+    }
     gw_put_varint(encoder->map, count << 3 | kind);
 }
 
@@ -112,6 +117,10 @@ put_pages(GwBatchEncoder *encoder, const GwBatchRun *run, uint64_t page, uint32_
 
     put_place(encoder, run, page);
     put_head(encoder, count, kind);
+    if (kind == GW_BATCH_EQUAL) {
+        gw_put_varint(encoder->map, gw_zigzag((int64_t)(run->equal_place - encoder->equal_place)));
+        encoder->equal_place = run->equal_place + count;
+    }
     encoder->placed = true;
     encoder->block = run->block;
     encoder->page = page + count;
@@ -367,6 +376,7 @@ tell_causes(const GwBatchEncoder *encoder, uint32_t encoded_bytes, uint32_t sect
     *out = (GwFrameCauses){
         .zero_bytes = cost_of(encoder, GW_BATCH_ZERO, encoded_bytes),
         .same_bytes = cost_of(encoder, GW_BATCH_SAME, encoded_bytes),
+        .equal_bytes = cost_of(encoder, GW_BATCH_EQUAL, encoded_bytes),
         .delta_bytes = cost_of(encoder, GW_BATCH_DELTA, encoded_bytes),
         .opaque_bytes = cost_of(encoder, GW_BATCH_OPAQUE, encoded_bytes),
         .reference_bytes = encoder->map_share[GW_BATCH_REFERENCE] + section_bytes,
@@ -375,7 +385,8 @@ tell_causes(const GwBatchEncoder *encoder, uint32_t encoded_bytes, uint32_t sect
     };
     /* With what was lost by rounding. */
     out->page_bytes = encoded_bytes + encoder->map->len - out->zero_bytes - out->same_bytes -
-                      out->delta_bytes - out->opaque_bytes - encoder->map_share[GW_BATCH_REFERENCE];
+                      out->equal_bytes - out->delta_bytes - out->opaque_bytes -
+                      encoder->map_share[GW_BATCH_REFERENCE];
 }
 
 static void
@@ -395,6 +406,7 @@ begin(GwBatchEncoder *encoder, const GwBatch *batch, const GwBatchEffort *effort
     encoder->apart = NULL;
     encoder->body_bytes = 0;
     encoder->placed = false;
+    encoder->equal_place = 0;
     encoder->n_deltas = 0;
     encoder->group = NULL;
     memset(encoder->map_share, 0, sizeof(encoder->map_share));

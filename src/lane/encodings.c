@@ -8,9 +8,9 @@ static const struct {
     GwEncoding encoding;
     const char *name;
 } encodings_table[] = {
-    {GW_ENCODING_SAME, "same"},           {GW_ENCODING_DELTA, "delta"},
-    {GW_ENCODING_REFERENCE, "reference"}, {GW_ENCODING_VISIT, "visit"},
-    {GW_ENCODING_ZSTD, "zstd"},
+    {GW_ENCODING_SAME, "same"},   {GW_ENCODING_EQUAL, "equal"},
+    {GW_ENCODING_DELTA, "delta"}, {GW_ENCODING_REFERENCE, "reference"},
+    {GW_ENCODING_VISIT, "visit"}, {GW_ENCODING_ZSTD, "zstd"},
 };
 
 static unsigned

@@ -341,12 +341,6 @@ gw_ref_group_n_pages(const GwRefGroup *group)
     return group->n_pages;
 }
 
-static uint64_t
-zigzag(int64_t value)
-{
-    return value < 0 ? ((uint64_t)-value << 1) - 1 : (uint64_t)value << 1;
-}
-
 void
 gw_ref_group_encode(GwRefGroup *group, GByteArray *out)
 {
@@ -369,7 +363,7 @@ gw_ref_group_encode(GwRefGroup *group, GByteArray *out)
             image = first->image;
             gw_put_u8(out, first->image);
         }
-        gw_put_varint(out, zigzag((int64_t)first->block - next[image]));
+        gw_put_varint(out, gw_zigzag((int64_t)first->block - next[image]));
         next[image] = (int64_t)(first->block + count);
         i += count;
     }

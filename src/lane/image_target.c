@@ -83,12 +83,6 @@ page_at(const GwRefPages *pages, unsigned number)
 
 /* --- sections --------------------------------------------------------------------------------- */
 
-static int64_t
-unzigzag(uint64_t value)
-{
-    return (value & 1) ? -(int64_t)(value >> 1) - 1 : (int64_t)(value >> 1);
-}
-
 /* One run; @next: where each image's last run ended. */
 static bool
 take_run(const GwRefTarget *target, GwCursor *cursor, GwRefPages *pages, uint8_t *image,
@@ -109,7 +103,7 @@ take_run(const GwRefTarget *target, GwCursor *cursor, GwRefPages *pages, uint8_t
     if (*image >= GW_REF_MAX_IMAGES || !target->images[*image]) {
         return damaged(error, "an image that was not agreed on");
     }
-    int64_t first = next[*image] + unzigzag(difference);
+    int64_t first = next[*image] + gw_unzigzag(difference);
 
     if (first < 0 || (uint64_t)first + count > GW_IMAGE_MAX_BLOCKS) {
         return damaged(error, "a block that no disk has");

@@ -282,6 +282,7 @@ gw_lane_destroy(GwLane *lane)
     gw_fd_clear(&lane->cut_fd);
     gw_fd_clear(&lane->bytes_fd);
     gw_fd_clear(&lane->stream_fd);
+    g_strfreev(lane->placed);
     g_clear_error(&lane->end_reason);
     pthread_cond_destroy(&lane->events_taken);
     pthread_mutex_destroy(&lane->lock);
@@ -541,6 +542,16 @@ gw_lane_place_pages(GwLane *lane, GwPlacer *placer)
     lane->placer = placer;
 }
 
+void
+gw_lane_set_placed(GwLane *lane, char **blocks)
+{
+    if (lane->placed || lane->stream_started) {
+        g_strfreev(blocks);
+        return;
+    }
+    lane->placed = blocks;
+}
+
 bool
 gw_lane_start_stream(GwLane *lane, int fd, GError **error)
 {
@@ -649,8 +660,8 @@ gw_lane_stats(GwLane *lane, GwLaneStats *out)
     *out = lane->stats;
     pthread_mutex_unlock(&lane->lock);
     out->overhead_bytes = out->wire_bytes - out->page_bytes - out->zero_bytes - out->same_bytes -
-                          out->delta_bytes - out->reference_bytes - out->opaque_bytes -
-                          out->control_bytes - out->resent_bytes;
+                          out->equal_bytes - out->delta_bytes - out->reference_bytes -
+                          out->opaque_bytes - out->control_bytes - out->resent_bytes;
     if (lane->references) {
         GwRefTotals totals;
 

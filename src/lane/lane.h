@@ -65,6 +65,7 @@ typedef struct GwLaneStats {
     uint64_t page_bytes;      /* encoded pages and where they belong */
     uint64_t zero_bytes;      /* where zero pages belong */
     uint64_t same_bytes;      /* where pages belong that are the same as when last sent */
+    uint64_t equal_bytes;     /* where pages belong that are equal to others, and to which */
     uint64_t delta_bytes;     /* what changed in pages, and where they belong */
     uint64_t reference_bytes; /* references, their proofs, and pages the target had not after all */
     uint64_t opaque_bytes;    /* everything of the stream that is not a page */
@@ -75,6 +76,7 @@ typedef struct GwLaneStats {
     uint64_t stream_bytes;
     uint64_t pages; /* with content, as taken from QEMU; of these: */
     uint64_t same_pages;
+    uint64_t equal_pages;
     uint64_t delta_pages;
     uint64_t reference_pages;
     uint64_t reference_misses; /* of these the target had not */
@@ -197,6 +199,13 @@ void gw_lane_note_visit(GwLane *lane, GwVisitTags *tags);
  * On the side that accepted, before gw_lane_start_stream(). Transfer full; NULL for none.
  */
 void gw_lane_place_pages(GwLane *lane, GwPlacer *placer);
+
+/*
+ * RAM blocks of which the peer can read back the pages that it got, as its owner told: then pages
+ * may refer to them. On the side that connected, before gw_lane_start_stream(), once; later it has
+ * no effect. Transfer full; NULL for none.
+ */
+void gw_lane_set_placed(GwLane *lane, char **blocks);
 
 /*
  * Starts to carry QEMU's migration stream: on the side that connected from @fd to the peer, on

@@ -334,6 +334,7 @@ count_sent(GwLink *link, GwFrame *frame)
         stats->page_bytes += causes->page_bytes;
         stats->zero_bytes += causes->zero_bytes;
         stats->same_bytes += causes->same_bytes;
+        stats->equal_bytes += causes->equal_bytes;
         stats->delta_bytes += causes->delta_bytes;
         stats->delta_pages += causes->delta_pages;
         stats->reference_bytes += causes->reference_bytes;

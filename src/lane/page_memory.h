@@ -7,9 +7,9 @@
  * Source and target have one each and report every page of the stream to it, in the order of the
  * stream. What it remembers, and which copy makes room for another, follows from these reports
  * alone: with the same limits both ends remember the same, without a word on the wire. So the
- * source may refer to what it finds in its own memory: "the same as before" (the tags are equal)
- * or "changed from the copy that you have" (page_delta.h). Finding has no effect; a page that is
- * the same as before needs no report.
+ * source may refer to what it finds in its own memory: "the same as before" (the tags are equal),
+ * "the same as that page" (page_equal.h) or "changed from the copy that you have" (page_delta.h).
+ * Finding has no effect; a page that is the same as before needs no report.
  *
  * Copies: a page gets one when it is sent for the second time, if there is room. Pre-copy sends the
  * pages of a working set round after round, in the order of their addresses; with a set larger than

@@ -2,15 +2,17 @@
 /*
  * What has to travel of each page, decided in the order of the stream.
  *
- * Owns tagger, page memory and digest. The stream thread. Memory: 5.03 MiB of tags per GiB of the
- * guest that was sent, and copies of a 16th of the guest, at most MAX_COPY_BYTES; none of that with
- * the encodings that use it switched off. Where there is no memory for copies it goes on without
- * them. Fails only at the beginning, without random numbers or the cipher of the tags.
+ * Owns tagger, page memory, index of contents and digest. The stream thread. Memory: 5.03 MiB of
+ * tags per GiB of the guest that was sent, copies of a 16th of the guest, at most MAX_COPY_BYTES,
+ * and the index (page_equal.h); none of that with the encodings that use it switched off. Where
+ * there is no memory for copies or index it goes on without them. Fails only at the beginning,
+ * without random numbers or the cipher of the tags.
  */
 #include "lane/page_source.h"
 
 #include "lane/digest.h"
 #include "lane/encodings.h"
+#include "lane/page_equal.h"
 
 #define MAX_COPY_BYTES (64u * 1024u * 1024u)
 #define COPY_PART      16u
@@ -23,6 +25,8 @@ struct GwPageSource {
     GwDigest *digest;
     GwPageTagger *tagger;
     GwPageMemory *memory;
+    GwPageEqual *equals; /* NULL: pages are not compared with others */
+    bool readable[GW_RAM_MAX_BLOCKS];
     GwPageSourceCounts counts;
 };
 
@@ -43,6 +47,7 @@ gw_page_source_free(GwPageSource *pages)
         gw_digest_free(pages->digest);
         gw_page_tagger_free(pages->tagger);
         gw_page_memory_free(pages->memory);
+        gw_page_equal_free(pages->equals);
         g_free(pages);
     }
 }
@@ -50,7 +55,7 @@ gw_page_source_free(GwPageSource *pages)
 static GwPageMemoryLimits
 choose_limits(const GwPageSource *pages, uint64_t guest_bytes)
 {
-    const unsigned users = GW_ENCODING_SAME | GW_ENCODING_DELTA;
+    const unsigned users = GW_ENCODING_SAME | GW_ENCODING_EQUAL | GW_ENCODING_DELTA;
     GwPageMemoryLimits limits = {0};
 
     if ((pages->encodings_off & users) != users) {
@@ -79,8 +84,17 @@ gw_page_source_begin(GwPageSource *pages, uint64_t guest_bytes, GwStreamBegin *o
         begin.limits.copies = 0;
         pages->memory = gw_page_memory_new(&begin.limits, error);
     }
+    if (!(pages->encodings_off & GW_ENCODING_EQUAL)) {
+        pages->equals = gw_page_equal_new(guest_bytes / GW_PAGE_BYTES);
+    }
     *out = begin;
     return pages->memory != NULL;
+}
+
+void
+gw_page_source_set_readable(GwPageSource *pages, uint16_t block)
+{
+    pages->readable[block] = true;
 }
 
 void
@@ -107,6 +121,34 @@ is_same(const GwPageSource *pages, const GwRamItem *page, const GwPageSeen *seen
            gw_page_tag_equal(seen->tag, tag);
 }
 
+/* Another page has this content at the target; if not, others may be equal to this one. */
+static bool
+is_equal(GwPageSource *pages, const GwRamItem *page, const GwPageTag *tag, uint64_t *place)
+{
+    const GwPageEqualPage what = {
+        .block = page->block,
+        .number = page->address / GW_PAGE_BYTES,
+        .tag = tag,
+        .may_be_found = pages->readable[page->block],
+    };
+
+    return pages->equals && gw_page_equal_find(pages->equals, pages->memory, &what, place);
+}
+
+/* How a page with content goes, as far as that is decided here. */
+static void
+choose_kind(GwPageSource *pages, const GwRamItem *page, const GwPageSeen *seen,
+            const GwPageTag *tag, GwBatchPage *out)
+{
+    if (is_same(pages, page, seen, tag)) {
+        out->kind = GW_BATCH_SAME;
+        pages->counts.same_pages++;
+    } else if (is_equal(pages, page, tag, &out->equal_place)) {
+        out->kind = GW_BATCH_EQUAL;
+        pages->counts.equal_pages++;
+    }
+}
+
 void
 gw_page_source_page(GwPageSource *pages, const GwRamItem *page, size_t record_bytes, bool omittable,
                     GwBatch *batch)
@@ -131,15 +173,14 @@ gw_page_source_page(GwPageSource *pages, const GwRamItem *page, size_t record_by
     gw_page_tag(pages->tagger, page->data, &tag);
     gw_page_memory_find(pages->memory, page->block, number, &seen);
     pages->counts.pages++;
-    if (omittable && is_same(pages, page, &seen, &tag)) {
-        out.kind = GW_BATCH_SAME;
-        pages->counts.same_pages++;
+    if (omittable) {
+        choose_kind(pages, page, &seen, &tag, &out);
     }
     out.is_first = seen.first;
     out.tag = &tag;
     out.base = seen.copy;
     gw_batch_add_page(batch, &out);
-    if (out.kind == GW_BATCH_CONTENT) {
+    if (out.kind != GW_BATCH_SAME) {
         gw_page_memory_put(pages->memory, page->block, number, seen.first ? NULL : page->data, &tag,
                            true);
     }
@@ -167,7 +208,8 @@ gw_page_source_memory_bytes(const GwPageSource *pages)
         return 0;
     }
     gw_page_memory_figures(pages->memory, &figures);
-    return figures.table_bytes + (uint64_t)figures.copies * GW_PAGE_BYTES;
+    return figures.table_bytes + (uint64_t)figures.copies * GW_PAGE_BYTES +
+           (pages->equals ? gw_page_equal_memory_bytes(pages->equals) : 0);
 }
 
 GwPageSourceCounts

@@ -8,8 +8,9 @@
  * key, have the same tag with a probability of at most 257 / 2^128 (NIST SP 800-38D; McGrew and
  * Viega, "The Security and Performance of the Galois/Counter Mode", 2004, lemma 2). That holds for
  * whatever a guest does, however much it computes: it never sees a tag, and learns of a comparison
- * only that it failed. So a page may be left out because its tag equals another's; 2^40 attempts
- * succeed with a probability below 2^-79. For that tags are shown to nobody but the two ends of the
+ * only that it failed. So a page may be left out because its tag equals another's, be it that of
+ * the same page or of any page that was sent: with 2^30 pages that is true of some two different
+ * ones with a probability below 2^-60. For that tags are shown to nobody but the two ends of the
  * stream, and not stored beyond it.
  */
 #pragma once

@@ -11,6 +11,7 @@
 #include "lane/digest.h"
 #include "lane/page_delta.h"
 
+#include <inttypes.h>
 #include <unistd.h>
 
 #define HOST_PART          64u
@@ -224,6 +225,51 @@ put_same(GwPageTarget *pages, const GwRamItem *page, const GwPageSeen *seen, GEr
     return true;
 }
 
+/* The content that was sent last of the page that the item names, and its tag. */
+static bool
+find_equal(GwPageTarget *pages, const GwBatchItem *item, uint8_t content[GW_PAGE_BYTES],
+           GwPageTag *tag, GError **error)
+{
+    bool is_known = pages->placed && item->equal_block < pages->n_blocks;
+    int block = is_known ? pages->placed[item->equal_block].number : GW_PLACER_NO_BLOCK;
+    GwPageSeen seen;
+
+    gw_page_memory_find(pages->memory, item->equal_block, item->equal_address / GW_PAGE_BYTES,
+                        &seen);
+    if (block == GW_PLACER_NO_BLOCK || !seen.tag) {
+        return damaged(error, "a page as equal to one that is not known here");
+    }
+    if (!gw_placer_get(pages->placer, block, item->equal_address, content, error)) {
+        return false;
+    }
+    gw_page_tag(pages->tagger, content, tag);
+    if (!gw_page_tag_equal(tag, seen.tag)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_FAILED,
+                    "page 0x%" PRIx64
+                    " of RAM block \"%s\" is not what was written there any more: "
+                    "something else writes to the memory of the target's QEMU; the guest must not "
+                    "run from it",
+                    item->equal_address, gw_placer_block_name(pages->placer, (unsigned)block));
+        return false;
+    }
+    return true;
+}
+
+static bool
+put_equal(GwPageTarget *pages, const GwBatchItem *item, GwRamItem *page, const GwPageSeen *seen,
+          GByteArray *out, GError **error)
+{
+    uint8_t content[GW_PAGE_BYTES];
+    GwPageTag tag;
+
+    if (!find_equal(pages, item, content, &tag, error)) {
+        return false;
+    }
+    page->data = content;
+    pages->counts.equal_pages++;
+    return put_content(pages, page, seen->first, &tag, out, error);
+}
+
 static bool
 put_delta(GwPageTarget *pages, const GwBatchItem *item, GwRamItem *page, const GwPageSeen *seen,
           GByteArray *out, GError **error)
@@ -287,6 +333,8 @@ gw_page_target_put(GwPageTarget *pages, const GwBatchItem *item, GByteArray *out
     switch ((unsigned)item->kind) {
     case GW_BATCH_SAME:
         return put_same(pages, &page, &seen, error);
+    case GW_BATCH_EQUAL:
+        return put_equal(pages, item, &page, &seen, out, error);
     case GW_BATCH_DELTA:
         return put_delta(pages, item, &page, &seen, out, error);
     case GW_BATCH_REFERENCE:

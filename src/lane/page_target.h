@@ -34,7 +34,7 @@ bool gw_page_target_add_block(GwPageTarget *pages, uint16_t index, const char *n
 
 /*
  * Appends to @out what QEMU is to be given for @item. GW_ERROR_PROTOCOL for what cannot be, and
- * GW_ERROR_FAILED if this machine has no memory to remember pages.
+ * GW_ERROR_FAILED if this machine has no memory to remember pages, or what was placed has changed.
  */
 bool gw_page_target_put(GwPageTarget *pages, const GwBatchItem *item, GByteArray *out,
                         GError **error) GW_MUST_USE;
@@ -55,6 +55,7 @@ void gw_page_target_place(GwPageTarget *pages, GwPlacer *placer);
 typedef struct GwPageTargetCounts {
     uint64_t pages; /* with content; of these: */
     uint64_t same_pages;
+    uint64_t equal_pages;
     uint64_t delta_pages;
     uint64_t reference_pages;
     uint64_t zero_pages;

@@ -5,7 +5,8 @@
  * Owns descriptors, chunks and threads. Each worker has its own chunks and its own share of the
  * address space, regions of REGION_BYTES in turn: so pages of one address stay in their order, and
  * two workers do not wait for the kernel to make the same huge page. The thread that puts fills one
- * chunk per worker and hands it on when it is full or all is to be written.
+ * chunk per worker and hands it on when it is full or all is to be written. A chunk keeps what was
+ * in it until it is taken again, by the same thread, so that thread can look into it meanwhile.
  *
  * `lock` guards queues and counts and is not held while something is written. A write into memory
  * takes as long as the kernel needs to find memory for it. The first failure is kept and what comes
@@ -28,11 +29,13 @@
  * Documentation/admin-guide/mm). */
 #define MAP_IS_THERE (UINT64_C(3) << 62)
 
+#define IS_ZERO UINT32_MAX
+
 /* Pages that follow each other: of content, or zero. */
 typedef struct Piece {
     uint64_t at; /* in the process's address space */
     uint32_t bytes;
-    bool is_zero;
+    uint32_t content; /* where it begins in the chunk's, or IS_ZERO */
 } Piece;
 
 typedef struct Chunk {
@@ -51,7 +54,10 @@ typedef struct Block {
 typedef struct Worker {
     GwPlacer *placer;
     pthread_t thread;
-    Chunk *filling; /* of the thread that puts; NULL: none is taken */
+    /* Of the thread that puts: */
+    Chunk *filling; /* NULL: none is taken */
+    Chunk *taken[GW_PLACER_CHUNKS];
+    uint64_t n_taken; /* the last one is at (n_taken − 1) % GW_PLACER_CHUNKS */
     /* Under the lock: */
     pthread_cond_t work;
     GQueue full;  /* of Chunk, in order */
@@ -73,6 +79,8 @@ struct GwPlacer {
     bool stopping;
     GError *error; /* the first one */
 };
+
+static const uint8_t zero_page[GW_PAGE_BYTES];
 
 /* --- the workers ------------------------------------------------------------------------------ */
 
@@ -114,7 +122,6 @@ read_at(int fd, uint64_t at, void *out, size_t len, GError **error)
 static bool
 make_zero(const GwPlacer *placer, const Piece *piece, GError **error)
 {
-    static const uint8_t zero[GW_PAGE_BYTES];
     uint64_t entries[MAP_ENTRIES];
     size_t n_pages = piece->bytes / GW_PAGE_BYTES;
     uint8_t page[GW_PAGE_BYTES];
@@ -132,8 +139,8 @@ make_zero(const GwPlacer *placer, const Piece *piece, GError **error)
         if (!read_at(placer->memory_fd, at, page, sizeof(page), error)) {
             return false;
         }
-        if (memcmp(page, zero, sizeof(page)) != 0 &&
-            !write_at(placer, at, zero, sizeof(zero), error)) {
+        if (memcmp(page, zero_page, sizeof(page)) != 0 &&
+            !write_at(placer, at, zero_page, sizeof(zero_page), error)) {
             return false;
         }
     }
@@ -143,23 +150,17 @@ make_zero(const GwPlacer *placer, const Piece *piece, GError **error)
 static bool
 write_chunk(const GwPlacer *placer, const Chunk *chunk, GError **error)
 {
-    const uint8_t *content = chunk->content;
+    bool ok = true;
 
-    for (unsigned i = 0; i < chunk->n_pieces; i++) {
+    for (unsigned i = 0; ok && i < chunk->n_pieces; i++) {
         const Piece *piece = &chunk->pieces[i];
 
-        if (piece->is_zero) {
-            if (!make_zero(placer, piece, error)) {
-                return false;
-            }
-        } else {
-            if (!write_at(placer, piece->at, content, piece->bytes, error)) {
-                return false;
-            }
-            content += piece->bytes;
-        }
+        ok =
+            piece->content == IS_ZERO
+                ? make_zero(placer, piece, error)
+                : write_at(placer, piece->at, chunk->content + piece->content, piece->bytes, error);
     }
-    return true;
+    return ok;
 }
 
 /* Under the lock, which is let go meanwhile. */
@@ -331,6 +332,12 @@ gw_placer_find(const GwPlacer *placer, const char *name, size_t name_len)
     return GW_PLACER_NO_BLOCK;
 }
 
+const char *
+gw_placer_block_name(const GwPlacer *placer, unsigned block)
+{
+    return block < placer->n_blocks ? placer->blocks[block].name : NULL;
+}
+
 /* --- putting ---------------------------------------------------------------------------------- */
 
 static bool
@@ -354,6 +361,7 @@ take_chunk(Worker *worker, GError **error)
     bool failed = told_error(placer, error);
     if (!failed) {
         worker->filling = g_queue_pop_head(&worker->empty);
+        worker->taken[worker->n_taken++ % GW_PLACER_CHUNKS] = worker->filling;
         worker->filling->n_pieces = worker->filling->n_pages = 0;
     }
     pthread_mutex_unlock(&placer->lock);
@@ -365,33 +373,52 @@ static void
 add_page(Chunk *chunk, uint64_t at, const uint8_t *content)
 {
     Piece *last = chunk->n_pieces > 0 ? &chunk->pieces[chunk->n_pieces - 1] : NULL;
+    uint32_t end = chunk->n_pages * GW_PAGE_BYTES;
 
-    if (last && last->at + last->bytes == at && last->is_zero == !content &&
+    if (last && last->at + last->bytes == at && (last->content == IS_ZERO) == !content &&
         at % REGION_BYTES != 0) {
         last->bytes += GW_PAGE_BYTES;
     } else {
         chunk->pieces[chunk->n_pieces++] =
-            (Piece){.at = at, .bytes = GW_PAGE_BYTES, .is_zero = !content};
+            (Piece){.at = at, .bytes = GW_PAGE_BYTES, .content = content ? end : IS_ZERO};
     }
     if (content) {
-        memcpy(chunk->content + (size_t)chunk->n_pages++ * GW_PAGE_BYTES, content, GW_PAGE_BYTES);
+        memcpy(chunk->content + end, content, GW_PAGE_BYTES);
+        chunk->n_pages++;
     }
 }
 
-bool
-gw_placer_put(GwPlacer *placer, int block, uint64_t address, const uint8_t *content, GError **error)
+static bool
+find_place(const GwPlacer *placer, int block, uint64_t address, uint64_t *at, GError **error)
 {
     const Block *in = &placer->blocks[block];
 
     if (address % GW_PAGE_BYTES != 0 || address >= in->bytes) {
         g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
-                    "the peer sent a page at 0x%" PRIx64 " of RAM block \"%s\", which has %" PRIu64
+                    "the peer means a page at 0x%" PRIx64 " of RAM block \"%s\", which has %" PRIu64
                     " bytes here",
                     address, in->name, in->bytes);
         return false;
     }
-    uint64_t at = in->start + address;
-    Worker *worker = &placer->workers[at / REGION_BYTES % placer->n_workers];
+    *at = in->start + address;
+    return true;
+}
+
+static Worker *
+worker_of(GwPlacer *placer, uint64_t at)
+{
+    return &placer->workers[at / REGION_BYTES % placer->n_workers];
+}
+
+bool
+gw_placer_put(GwPlacer *placer, int block, uint64_t address, const uint8_t *content, GError **error)
+{
+    uint64_t at;
+
+    if (!find_place(placer, block, address, &at, error)) {
+        return false;
+    }
+    Worker *worker = worker_of(placer, at);
 
     if (!worker->filling && !take_chunk(worker, error)) {
         return false;
@@ -425,6 +452,58 @@ gw_placer_has_failed(GwPlacer *placer)
     bool failed = placer->error != NULL;
     pthread_mutex_unlock(&placer->lock);
     return failed;
+}
+
+/* --- getting back ----------------------------------------------------------------------------- */
+
+static const uint8_t *
+find_in_chunk(const Chunk *chunk, uint64_t at)
+{
+    for (unsigned i = chunk->n_pieces; i-- > 0;) {
+        const Piece *piece = &chunk->pieces[i];
+
+        if (at - piece->at < piece->bytes) {
+            return piece->content == IS_ZERO
+                       ? zero_page
+                       : chunk->content + piece->content + (size_t)(at - piece->at);
+        }
+    }
+    return NULL;
+}
+
+/* What was put last of those that may not have been written yet; NULL: nothing. */
+static const uint8_t *
+find_in_chunks(const Worker *worker, uint64_t at)
+{
+    const uint8_t *found = NULL;
+
+    for (unsigned i = 1; !found && i <= MIN(worker->n_taken, GW_PLACER_CHUNKS); i++) {
+        found = find_in_chunk(worker->taken[(worker->n_taken - i) % GW_PLACER_CHUNKS], at);
+    }
+    return found;
+}
+
+bool
+gw_placer_get(GwPlacer *placer, int block, uint64_t address, uint8_t *out, GError **error)
+{
+    GError *problem = NULL;
+    uint64_t at;
+
+    if (!find_place(placer, block, address, &at, error)) {
+        return false;
+    }
+    const uint8_t *found = find_in_chunks(worker_of(placer, at), at);
+
+    if (found) {
+        memcpy(out, found, GW_PAGE_BYTES);
+    } else if (!read_at(placer->memory_fd, at, out, GW_PAGE_BYTES, &problem)) {
+        pthread_mutex_lock(&placer->lock);
+        placer->error = placer->error ? placer->error : g_error_copy(problem);
+        pthread_mutex_unlock(&placer->lock);
+        g_propagate_error(error, problem);
+        return false;
+    }
+    return true;
 }
 
 /* --- figures ---------------------------------------------------------------------------------- */

@@ -8,8 +8,9 @@
  * them. Only while its guest has never run, and only for blocks whose pages all go this way: QEMU
  * and the placer never write to the same block.
  *
- * Pages of one address are written in the order in which they are put. Zero pages are written only
- * where memory is there (/proc/PID/pagemap): what was never touched is zero, and stays untouched.
+ * Pages of one address are written in the order in which they are put, and what was put last can be
+ * had back at any time, written or not. Zero pages are written only where memory is there
+ * (/proc/PID/pagemap): what was never touched is zero, and stays untouched.
  *
  * The descriptors belong to the memory of one process as it was when they were opened: should it
  * end, nothing is written anywhere else, whoever gets its number.
@@ -50,6 +51,8 @@ bool gw_placer_add_block(GwPlacer *placer, const char *name, uint64_t start,
 #define GW_PLACER_NO_BLOCK (-1)
 /* The number of the block of this name, or GW_PLACER_NO_BLOCK. */
 int gw_placer_find(const GwPlacer *placer, const char *name, size_t name_len);
+/* The name of the block with this number; NULL: there is none. Borrowed. */
+const char *gw_placer_block_name(const GwPlacer *placer, unsigned block);
 
 /*
  * The page at @address, an offset in the block: @content is copied; NULL: zero. Waits while too
@@ -57,6 +60,12 @@ int gw_placer_find(const GwPlacer *placer, const char *name, size_t name_len);
  * with: GW_ERROR_IO, when the process is gone.
  */
 bool gw_placer_put(GwPlacer *placer, int block, uint64_t address, const uint8_t *content,
+                   GError **error) GW_MUST_USE;
+/*
+ * What was put last at @address, or is there, to @out, GW_PAGE_BYTES. The thread that puts. Fails
+ * as gw_placer_put() does.
+ */
+bool gw_placer_get(GwPlacer *placer, int block, uint64_t address, uint8_t *out,
                    GError **error) GW_MUST_USE;
 /* Until all that was put is written. */
 bool gw_placer_drain(GwPlacer *placer, GError **error) GW_MUST_USE;

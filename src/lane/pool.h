@@ -20,6 +20,7 @@ typedef struct GwFrameCauses {
     uint32_t page_bytes;
     uint32_t zero_bytes;
     uint32_t same_bytes;
+    uint32_t equal_bytes;
     uint32_t delta_bytes;
     uint32_t reference_bytes;
     uint32_t opaque_bytes;

@@ -135,6 +135,7 @@ struct GwLane {
     /* --- handed over to the stream thread when it starts --- */
     GwFd stream_fd;
     GwVisitWriter *visit; /* borrowed, NULL: none */
+    char **placed;        /* names of the blocks that the peer can read back, NULL: none */
 
     /* --- handed over to the inbox thread with the sink --- */
     GwVisitTags *tags; /* borrowed, NULL: none */

@@ -86,6 +86,10 @@ send_new_blocks(GwSource *source)
         if (source->lane->references) {
             gw_ref_source_name_block(source->lane->references, index, name);
         }
+        if (source->lane->placed &&
+            g_strv_contains((const char *const *)source->lane->placed, name)) {
+            gw_page_source_set_readable(source->pages, index);
+        }
         gw_block_encode(index, name, payload);
         send_payload(source, GW_FRAME_BLOCK, payload);
     }
@@ -115,6 +119,7 @@ count(GwSource *source)
     lane->stats.stream_bytes = gw_page_source_stream_bytes(source->pages);
     lane->stats.pages += counts.pages;
     lane->stats.same_pages += counts.same_pages;
+    lane->stats.equal_pages += counts.equal_pages;
     lane->stats.zero_pages += counts.zero_pages;
     lane->stats.memory_bytes =
         gw_page_source_memory_bytes(source->pages) + encoder.memory_bytes + reference_bytes(lane);
@@ -403,10 +408,11 @@ gw_source_thread(void *data)
 {
     GwLane *lane = data;
     GwLaneEvent failure = {.kind = GW_LANE_EVENT_STREAM_END};
+    unsigned never = lane->placed ? 0 : GW_ENCODING_EQUAL;
     GwSource source = {
         .lane = lane,
         .parser = gw_ram_parser_new(),
-        .pages = gw_page_source_new(lane->encodings_off),
+        .pages = gw_page_source_new(lane->encodings_off | never),
         .next_checkpoint = CHECKPOINT_BYTES,
     };
 

@@ -273,6 +273,7 @@ count(GwTarget *target)
         lane->stats.stream_bytes = gw_page_target_stream_bytes(target->pages);
         lane->stats.pages += counts.pages;
         lane->stats.same_pages += counts.same_pages;
+        lane->stats.equal_pages += counts.equal_pages;
         lane->stats.delta_pages += counts.delta_pages;
         lane->stats.reference_pages += counts.reference_pages;
         lane->stats.zero_pages += counts.zero_pages;

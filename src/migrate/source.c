@@ -9,6 +9,7 @@
  */
 #include "base/units.h"
 #include "lane/encodings.h"
+#include "lane/placer.h"
 #include "migrate/check.h"
 
 #include <string.h>
@@ -171,6 +172,27 @@ begin_visit(GwSource *source)
     }
 }
 
+/* @names: hostile; blocks that this guest does not have do no harm. NULL: there are none. */
+static char **
+take_placed(const json_t *names)
+{
+    g_autoptr(GPtrArray) blocks = g_ptr_array_new_with_free_func(g_free);
+    size_t i;
+    json_t *name;
+
+    json_array_foreach(names, i, name)
+    {
+        if (json_is_string(name) && blocks->len < GW_PLACER_MAX_BLOCKS) {
+            g_ptr_array_add(blocks, g_strdup(json_string_value(name)));
+        }
+    }
+    if (blocks->len == 0) {
+        return NULL;
+    }
+    g_ptr_array_add(blocks, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&blocks), FALSE);
+}
+
 /* --- the target's words ----------------------------------------------------------------------- */
 
 static void
@@ -197,6 +219,9 @@ on_prepared(GwSource *source, json_t *message)
     take_answer(source, json_object_get(message, "references"));
     if (may_refer(source) && gw_json_bool(message, "notes_visit", false)) {
         begin_visit(source);
+    }
+    if (may_refer(source)) {
+        gw_lane_set_placed(source->lane, take_placed(json_object_get(message, "placed")));
     }
     gw_move_event(source->move, GW_MOVE_EVENT_READY, NULL);
 }

@@ -362,6 +362,19 @@ gw_target_set_prepare(GwMove *move, const json_t *message)
 
 /* --- the states' work ------------------------------------------------------------------------- */
 
+/* Names of the blocks that pages are written to, which can be read back. */
+static json_t *
+placed_blocks(const GwPlacer *placer)
+{
+    json_t *names = json_array();
+    const char *name;
+
+    for (unsigned i = 0; placer && (name = gw_placer_block_name(placer, i)); i++) {
+        json_array_append_new(names, json_string(name));
+    }
+    return names;
+}
+
 static void
 receive(GwTarget *target)
 {
@@ -378,6 +391,8 @@ receive(GwTarget *target)
         return;
     }
     gw_lane_note_visit(target->lane, target->tags);
+    g_autoptr(json_t) placed = placed_blocks(target->placer);
+
     gw_lane_place_pages(target->lane, g_steal_pointer(&target->placer));
     bool ok = target->direct ? true
               : gw_move_may_post(move)
@@ -397,6 +412,9 @@ receive(GwTarget *target)
         gw_json_set_str(extra, "psk", target->key);
     }
     gw_json_set_bool(extra, "notes_visit", target->tags != NULL);
+    if (json_array_size(placed) > 0) {
+        json_object_set(extra, "placed", placed);
+    }
     if (target->ref_taken) {
         json_object_set(extra, "references", target->ref_taken);
     }

@@ -8,7 +8,7 @@ ROW, BAR = 20, 14           # pixels: a line of the chart, the bar in it
 LABEL, PANEL, GAP = 150, 330, 40
 NATIVE_COLOUR, GODWIT_COLOUR = "#9aa5b1", "#d9822b"
 CAUSE_COLOURS = ["#d9822b", "#3f7cac", "#7a9e7e", "#95658b", "#c9b458", "#5c5c5c", "#b04a5a",
-                 "#6bb0c9", "#2d2d6b"]
+                 "#6bb0c9", "#2d2d6b", "#8c6d46"]
 
 
 def panels(runs):

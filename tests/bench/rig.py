@@ -32,8 +32,8 @@ LINKS = {
     "unshaped": {"link": Veth},
 }
 CONGESTION = "cubic"  # Linux's default; this machine's may be another one
-UNAWARE = "same,delta,zstd"
-ENCODINGS = ["same", "delta", "reference", "visit", "zstd"]
+UNAWARE = "same,equal,delta,zstd"
+ENCODINGS = ["same", "equal", "delta", "reference", "visit", "zstd"]
 # What the godwit command is told.
 GODWIT = {
     "auto": ["--transport=auto"],

@@ -13,11 +13,15 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 /* What QEMU is given is dropped when there is so much of it. */
 #define MAX_OUT_BYTES (1024u * 1024u)
+
+#define PLACED_BYTES (16u * 1024u * 1024u)
 
 typedef struct Peer {
     GwFramePool *pool;
@@ -39,6 +43,7 @@ typedef struct Seen {
     bool names_block;
     uint16_t block;
     uint64_t address;
+    uint64_t equal_place;
     uint8_t first;
 } Seen;
 
@@ -50,6 +55,7 @@ see(const GwBatchItem *item)
         .names_block = item->names_block,
         .block = item->block,
         .address = item->address,
+        .equal_place = gw_batch_place(item->equal_block, item->equal_address / GW_PAGE_BYTES),
         .first = item->data ? item->data[0] : 0,
     };
 }
@@ -63,7 +69,8 @@ on_item_again(const GwBatchItem *item, void *data, GError **error)
 
     if (peer->compared > peer->items->len || before->kind != seen.kind ||
         before->names_block != seen.names_block || before->block != seen.block ||
-        before->address != seen.address || before->first != seen.first) {
+        before->address != seen.address || before->equal_place != seen.equal_place ||
+        before->first != seen.first) {
         abort();
     }
     return true;
@@ -102,6 +109,7 @@ add_again(Peer *peer, const GwBatchItem *item)
                                        .names_block = item->names_block,
                                        .block = item->block,
                                        .address = item->address,
+                                       .equal_place = seen.equal_place,
                                        .content = item->data,
                                    });
 }
@@ -204,6 +212,28 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
     }
 }
 
+/* One for all inputs, into a file instead of a process: what an input reads back it has put. */
+static GwPlacer *
+get_placer(void)
+{
+    static GwPlacer *placer;
+
+    if (!placer) {
+        int memory_fd = memfd_create("memory", MFD_CLOEXEC);
+        int map_fd = memfd_create("map", MFD_CLOEXEC);
+
+        if (ftruncate(memory_fd, PLACED_BYTES) < 0 ||
+            ftruncate(map_fd, PLACED_BYTES / GW_PAGE_BYTES * 8) < 0) {
+            abort();
+        }
+        placer = gw_placer_new(memory_fd, map_fd, NULL);
+        if (!placer || !gw_placer_add_block(placer, "pc.ram", 0, PLACED_BYTES)) {
+            abort();
+        }
+    }
+    return placer;
+}
+
 static void
 no_wake(void *data)
 {
@@ -226,6 +256,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     GwFrameHeader header;
 
     peer.batch = gw_batch_new(peer.pool);
+    gw_page_target_place(peer.pages, get_placer());
     peer.source = gw_ref_source_new(&(GwRefSourceOptions){.cache_folder = NULL});
     peer.keep = gw_ref_keep_new(peer.source, no_wake, NULL);
     peer.desk = gw_ref_desk_new(no_wake, NULL);

@@ -131,6 +131,11 @@ put_batches(Session *session, const GwCodec *codec)
     add_page(session, 2, GW_BATCH_SAME, NULL, NULL);
     memmove(first, second + 64, GW_PAGE_BYTES - 64);
     add_page(session, 1, GW_BATCH_CONTENT, first, second);
+    for (uint64_t i = 0; i < 2; i++) {
+        gw_batch_add_page(session->batch, &(GwBatchPage){.kind = GW_BATCH_EQUAL,
+                                                         .address = (5 + i) * GW_PAGE_BYTES,
+                                                         .equal_place = i});
+    }
     put_batch(session, codec);
 }
 

@@ -80,6 +80,16 @@ recall_page(Maker *maker, const GwRamItem *item, uint8_t *page, bool change)
     return true;
 }
 
+static bool
+recall_other(Maker *maker, const GwRamItem *item, unsigned n_pages, uint8_t *page)
+{
+    GwRamItem other = *item;
+
+    other.block = (uint16_t)g_rand_int_range(maker->random, 0, 2);
+    other.address = (uint64_t)g_rand_int_range(maker->random, 0, (gint32)n_pages) * GW_PAGE_BYTES;
+    return recall_page(maker, &other, page, false);
+}
+
 static void
 note_page(Maker *maker, const GwRamItem *item)
 {
@@ -111,10 +121,13 @@ put_round(Maker *maker, const QemuStreamSpec *spec, unsigned first, unsigned n, 
             .data = page,
         };
         if (item.kind == GW_RAM_ITEM_PAGE) {
-            bool change = dice < 100 - spec->same_part;
+            unsigned recalled = 100 - spec->same_part - spec->delta_part;
+            bool is_new =
+                dice < recalled - spec->equal_part ||
+                !(dice < recalled ? recall_other(maker, &item, base + n, page)
+                                  : recall_page(maker, &item, page, dice < 100 - spec->same_part));
 
-            if (dice < 100 - spec->same_part - spec->delta_part ||
-                !recall_page(maker, &item, page, change)) {
+            if (is_new) {
                 fill_page(maker, page, dice < spec->zero_part + spec->plain_part);
             }
         }

@@ -15,6 +15,7 @@ typedef struct QemuStreamSpec {
     unsigned plain_part; /* of 100: pages that compress well; the rest is random */
     unsigned same_part;  /* of 100: pages as they were sent last at their address, if they were */
     unsigned delta_part; /* of 100: the same, with a few words changed */
+    unsigned equal_part; /* of 100: pages as they were sent last at another one, if they were */
     size_t device_bytes;
 } QemuStreamSpec;
 

@@ -28,6 +28,9 @@ log_page(GByteArray *out, const GwBatchItem *item, const uint8_t *content)
     gw_put_u8(out, item->names_block);
     gw_put_be16(out, item->block);
     gw_put_be64(out, item->address);
+    if (item->kind == GW_BATCH_EQUAL) {
+        gw_put_be64(out, gw_batch_place(item->equal_block, item->equal_address / GW_PAGE_BYTES));
+    }
     if (content) {
         g_byte_array_append(out, content, GW_PAGE_BYTES);
     }
@@ -129,12 +132,14 @@ rig_flush(Rig *rig)
     g_assert_no_error(error);
     g_assert_true(ok);
     uint64_t caused = (uint64_t)frame->causes.page_bytes + frame->causes.zero_bytes +
-                      frame->causes.same_bytes + frame->causes.delta_bytes +
-                      frame->causes.opaque_bytes + frame->causes.control_bytes;
+                      frame->causes.same_bytes + frame->causes.equal_bytes +
+                      frame->causes.delta_bytes + frame->causes.opaque_bytes +
+                      frame->causes.control_bytes;
     g_assert_cmpuint(caused + GW_BATCH_HEADER_BYTES, ==, frame->header.payload_bytes);
     rig->causes.page_bytes += frame->causes.page_bytes;
     rig->causes.zero_bytes += frame->causes.zero_bytes;
     rig->causes.same_bytes += frame->causes.same_bytes;
+    rig->causes.equal_bytes += frame->causes.equal_bytes;
     rig->causes.delta_bytes += frame->causes.delta_bytes;
     rig->causes.delta_pages += frame->causes.delta_pages;
     rig->causes.opaque_bytes += frame->causes.opaque_bytes;
@@ -150,6 +155,8 @@ rig_add(Rig *rig, const GwBatchPage *page)
         .names_block = page->names_block,
         .block = page->block,
         .address = page->address,
+        .equal_block = (uint16_t)(page->equal_place / GW_BATCH_PLACE_PAGES),
+        .equal_address = page->equal_place % GW_BATCH_PLACE_PAGES * GW_PAGE_BYTES,
     };
 
     log_page(rig->in.bytes, &item, page->kind == GW_BATCH_CONTENT ? page->content : NULL);
@@ -198,11 +205,13 @@ fill(uint8_t *page, GRand *random, unsigned style)
 static void
 test_random_items(const void *codec)
 {
-    static const GwBatchKind kinds[] = {GW_BATCH_ZERO, GW_BATCH_SAME, GW_BATCH_CONTENT};
+    static const GwBatchKind kinds[] = {GW_BATCH_ZERO, GW_BATCH_SAME, GW_BATCH_CONTENT,
+                                        GW_BATCH_EQUAL};
     uint32_t seed = g_test_rand_int();
     g_autoptr(GRand) random = g_rand_new_with_seed(seed);
     g_autofree uint8_t *data = g_malloc(300000);
-    GwBatchPage page = {.kind = GW_BATCH_ZERO, .content = data};
+    GwBatchPage page = {
+        .kind = GW_BATCH_ZERO, .content = data, .equal_place = gw_batch_place(9, 0)};
     Rig rig;
 
     g_test_message("seed %u", seed);
@@ -226,7 +235,13 @@ test_random_items(const void *codec)
             page.address += (uint64_t)g_rand_int_range(random, 0, 40) * GW_PAGE_BYTES;
         }
         page.names_block = dice < 15;
-        page.kind = dice < 70 ? page.kind : kinds[dice % 3];
+        page.kind = dice < 70 ? page.kind : kinds[dice % 4];
+        page.equal_place++;
+        if (dice % 5 == 0) {
+            page.equal_place = gw_batch_place(
+                (uint16_t)(dice < 50 ? page.block : g_rand_int_range(random, 0, GW_RAM_MAX_BLOCKS)),
+                g_rand_int(random) / 2);
+        }
         page.base = dice % 2 ? base_page : NULL;
         if (dice % 4 == 1) {
             memcpy(data, base_page, GW_PAGE_BYTES);
@@ -244,6 +259,7 @@ test_random_items(const void *codec)
     g_assert_cmpuint(rig.out.n_kind[GW_BATCH_SAME], >, 100);
     g_assert_cmpuint(rig.out.n_kind[GW_BATCH_DELTA], >, 100);
     g_assert_cmpuint(rig.out.n_kind[GW_BATCH_CONTENT], >, 100);
+    g_assert_cmpuint(rig.out.n_kind[GW_BATCH_EQUAL], >, 100);
     g_assert_cmpuint(rig.causes.delta_pages, ==, rig.out.n_kind[GW_BATCH_DELTA]);
     rig_clear(&rig);
 }
@@ -272,6 +288,41 @@ test_scattered_pages(void)
     }
     rig_check(&rig);
     g_assert_cmpuint(rig.payload_bytes, <, 20000 * 2 + 1000);
+    rig_clear(&rig);
+}
+
+/* Runs that are equal to runs take a few bytes; the most scattered pages still fit. */
+static void
+test_equal_pages(void)
+{
+    Rig rig;
+
+    rig_init(&rig, &gw_codec_zstd);
+    for (uint64_t i = 0; i < 20000; i++) {
+        rig_add(&rig, &(GwBatchPage){.kind = GW_BATCH_EQUAL,
+                                     .address = (i + 70000) * GW_PAGE_BYTES,
+                                     .equal_place = gw_batch_place(3, i + i / 5000 * 77)});
+    }
+    rig_check(&rig);
+    g_assert_cmpuint(rig.n_frames, ==, 1);
+    g_assert_cmpuint(rig.causes.equal_bytes, <, 40);
+    g_assert_cmpuint(rig.causes.equal_bytes, ==, rig.payload_bytes - 16);
+    rig_clear(&rig);
+
+    rig_init(&rig, &gw_codec_zstd);
+    for (unsigned i = 0; i < 20000; i++) {
+        uint16_t last = GW_RAM_MAX_BLOCKS - 1;
+
+        rig_add(&rig, &(GwBatchPage){
+                          .kind = GW_BATCH_EQUAL,
+                          .names_block = i % 3 == 0,
+                          .block = (uint16_t)(i % 2 * last),
+                          .address = (UINT64_MAX / GW_PAGE_BYTES - 7 * i - 1) * GW_PAGE_BYTES,
+                          .equal_place = gw_batch_place((uint16_t)(i / 2 % 2 * last), 99 * i),
+                      });
+    }
+    rig_check(&rig);
+    g_assert_cmpuint(rig.n_frames, ==, (20000 + GW_BATCH_MAX_RUNS - 1) / GW_BATCH_MAX_RUNS);
     rig_clear(&rig);
 }
 
@@ -377,7 +428,8 @@ sample_batch(Rig *rig)
         static const GwBatchKind kinds[] = {GW_BATCH_ZERO, GW_BATCH_CONTENT, GW_BATCH_CONTENT,
                                             GW_BATCH_SAME};
         GwBatchPage item = {
-            .kind = kinds[i % 4],
+            .kind = i % 12 == 11 ? GW_BATCH_EQUAL : kinds[i % 4],
+            .equal_place = 100 + 40 * i,
             .names_block = i % 7 == 0,
             .block = (uint16_t)(i / 7),
             .address = (i + i / 5) * GW_PAGE_BYTES,
@@ -487,8 +539,11 @@ expect_refused(const Forged *forged)
     rig_clear(&rig);
 }
 
-#define HEAD(count, kind) ((uint64_t)(count) << 3 | GW_BATCH_##kind)
-#define TOP_PAGE          (UINT64_MAX / GW_PAGE_BYTES)
+#define HEAD(count, kind)                                                                          \
+    (GW_BATCH_##kind == GW_BATCH_OPAQUE  ? (uint64_t)(count) << 4                                  \
+     : GW_BATCH_##kind == GW_BATCH_EQUAL ? (uint64_t)(count) << 4 | 1 << 3                         \
+                                         : (uint64_t)(count) << 3 | GW_BATCH_##kind)
+#define TOP_PAGE (UINT64_MAX / GW_PAGE_BYTES)
 
 static void
 test_forged_maps(void)
@@ -515,8 +570,19 @@ test_forged_maps(void)
     static const uint64_t page_without_body[] = {HEAD(0, JUMP), 0, HEAD(1, CONTENT)};
     static const uint64_t delta_without_body[] = {HEAD(0, JUMP), 0, HEAD(1, DELTA)};
     static const uint64_t reference[] = {HEAD(0, JUMP), 0, HEAD(1, REFERENCE)};
+    static const uint64_t equal_to_itself[] = {HEAD(2, JUMP), 7, HEAD(3, EQUAL),
+                                               2 * (GW_BATCH_PLACE_PAGES + 7)};
+    static const uint64_t equal_before_all[] = {HEAD(0, JUMP), 7, HEAD(1, EQUAL), 1};
+    static const uint64_t equal_behind_all[] = {HEAD(0, JUMP), 7, HEAD(1, EQUAL),
+                                                2 * GW_RAM_MAX_BLOCKS * GW_BATCH_PLACE_PAGES};
+    static const uint64_t equal_over_end[] = {HEAD(0, JUMP), 7, HEAD(2, EQUAL),
+                                              2 * (GW_BATCH_PLACE_PAGES - 1)};
+    static const uint64_t equal_back[] = {HEAD(0, JUMP),  7,        HEAD(1, EQUAL), 6,
+                                          HEAD(1, EQUAL), 2 * 5 - 1};
+    static const uint64_t cut_equal[] = {HEAD(0, JUMP), 7, HEAD(1, EQUAL)};
+    static const uint64_t empty_equal[] = {HEAD(0, JUMP), 7, HEAD(0, EQUAL), 1};
     static const uint64_t opaque_over_body[] = {HEAD(5000, OPAQUE)};
-    static const uint64_t huge_opaque[] = {UINT64_MAX - 7};
+    static const uint64_t huge_opaque[] = {UINT64_MAX - 15};
     static const uint64_t nothing[] = {0};
     static const uint64_t body_left[] = {HEAD(4000, OPAQUE)};
     const Forged forged[] = {
@@ -539,6 +605,13 @@ test_forged_maps(void)
         {GW_CODEC_PLAIN, 0, "", 0, page_without_body, 3},
         {GW_CODEC_PLAIN, 0, "", 0, delta_without_body, 3},
         {GW_CODEC_PLAIN, 0, "", 0, reference, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, equal_to_itself, 4},
+        {GW_CODEC_PLAIN, 0, "", 0, equal_before_all, 4},
+        {GW_CODEC_PLAIN, 0, "", 0, equal_behind_all, 4},
+        {GW_CODEC_PLAIN, 0, "", 0, equal_over_end, 4},
+        {GW_CODEC_PLAIN, 0, "", 0, equal_back, 6},
+        {GW_CODEC_PLAIN, 0, "", 0, cut_equal, 3},
+        {GW_CODEC_PLAIN, 0, "", 0, empty_equal, 4},
         {GW_CODEC_PLAIN, 4096, zeros, 4096, opaque_over_body, 1},
         {GW_CODEC_PLAIN, 4096, zeros, 4096, huge_opaque, 1},
         {GW_CODEC_PLAIN, 0, "", 0, nothing, 1},
@@ -615,6 +688,7 @@ main(int argc, char **argv)
     g_test_add_data_func("/batch/random-items/zstd-wide", &gw_codec_zstd_wide, test_random_items);
     g_test_add_func("/batch/noise-is-remembered", test_noise_is_remembered);
     g_test_add_func("/batch/scattered-pages", test_scattered_pages);
+    g_test_add_func("/batch/equal-pages", test_equal_pages);
     g_test_add_func("/batch/zero-pages-cost-nothing", test_zero_pages_cost_nothing);
     g_test_add_func("/batch/incompressible-goes-plain", test_incompressible_goes_plain);
     g_test_add_func("/batch/highest-address", test_highest_address);

@@ -344,6 +344,20 @@ same_as_zero(RawPeer *peer, Villain *villain)
     hear_refusal(peer, villain);
 }
 
+/* Where pages are not read back. */
+static void
+equal_to_sent(RawPeer *peer, Villain *villain)
+{
+    static const uint8_t content[GW_PAGE_BYTES] = "content";
+
+    send_begin(peer, 1 << 20, 16);
+    send_block(peer, 0, "pc.ram");
+    send_page(peer, villain,
+              &(GwBatchPage){.kind = GW_BATCH_CONTENT, .names_block = true, .content = content});
+    send_page(peer, villain, &(GwBatchPage){.kind = GW_BATCH_EQUAL, .address = GW_PAGE_BYTES});
+    hear_refusal(peer, villain);
+}
+
 /* QEMU would miss the name. */
 static void
 same_that_names(RawPeer *peer, Villain *villain)
@@ -489,6 +503,7 @@ test_caught(void)
         {"cut begin", cut_begin, GW_ERROR_PROTOCOL, "STREAM_BEGIN"},
         {"same as nothing", same_as_nothing, GW_ERROR_PROTOCOL, "not known here"},
         {"same as zero", same_as_zero, GW_ERROR_PROTOCOL, "not known here"},
+        {"equal to sent", equal_to_sent, GW_ERROR_PROTOCOL, "equal to one that is not known here"},
         {"same that names", same_that_names, GW_ERROR_PROTOCOL, "not known here"},
         {"delta without copy", delta_without_copy, GW_ERROR_PROTOCOL, "no copy of here"},
         {"fill for nothing", fill_for_nothing, GW_ERROR_PROTOCOL, "not asked"},

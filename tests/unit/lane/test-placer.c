@@ -111,6 +111,40 @@ test_last_one_counts(void)
     rig_clear(&rig);
 }
 
+/* What was put last can be had, wherever it is by then. */
+static void
+test_read_back(void)
+{
+    g_autofree uint8_t *model = g_malloc0(BLOCK_BYTES);
+    uint8_t content[GW_PAGE_BYTES], got[GW_PAGE_BYTES];
+    Rig rig;
+
+    rig_init(&rig);
+    for (unsigned i = 0; i < 60000; i++) {
+        /* Few pages, far from each other, and many. */
+        unsigned page = (unsigned)(i / 1000 % 2 ? g_test_rand_int_range(0, 5) * 700
+                                                : g_test_rand_int_range(0, BLOCK_PAGES));
+        int fill = g_test_rand_int_range(0, 300);
+
+        if (fill < 256) {
+            memset(content, fill, sizeof(content));
+            memcpy(model + (size_t)page * GW_PAGE_BYTES, content, sizeof(content));
+            put(&rig, page, fill == 0 ? NULL : content);
+        }
+        if (i % 4999 == 0) {
+            drain(&rig);
+        }
+        page = (unsigned)g_test_rand_int_range(0, i % 2 ? 5 * 700 : BLOCK_PAGES);
+        page = i % 2 ? page / 700 * 700 : page;
+        g_assert_true(
+            gw_placer_get(rig.placer, rig.block, (uint64_t)page * GW_PAGE_BYTES, got, NULL));
+        g_assert_true(memcmp(got, model + (size_t)page * GW_PAGE_BYTES, GW_PAGE_BYTES) == 0);
+    }
+    drain(&rig);
+    g_assert_true(memcmp(rig.memory, model, BLOCK_BYTES) == 0);
+    rig_clear(&rig);
+}
+
 static unsigned
 n_resident(const Rig *rig)
 {
@@ -147,6 +181,7 @@ test_bad_addresses(void)
     static const uint64_t bad[] = {BLOCK_BYTES, BLOCK_BYTES + GW_PAGE_BYTES,
                                    1,           GW_PAGE_BYTES / 2,
                                    UINT64_MAX,  UINT64_MAX & ~(uint64_t)(GW_PAGE_BYTES - 1)};
+    uint8_t got[GW_PAGE_BYTES];
     Rig rig;
 
     rig_init(&rig);
@@ -155,7 +190,12 @@ test_bad_addresses(void)
 
         g_assert_false(gw_placer_put(rig.placer, rig.block, bad[i], content, &error));
         g_assert_error(error, GW_ERROR, GW_ERROR_PROTOCOL);
+        g_clear_error(&error);
+        g_assert_false(gw_placer_get(rig.placer, rig.block, bad[i], got, &error));
+        g_assert_error(error, GW_ERROR, GW_ERROR_PROTOCOL);
     }
+    g_assert_cmpstr(gw_placer_block_name(rig.placer, 0), ==, "ram");
+    g_assert_null(gw_placer_block_name(rig.placer, 1));
     g_assert_cmpint(gw_placer_find(rig.placer, "ra", 2), ==, GW_PLACER_NO_BLOCK);
     g_assert_cmpint(gw_placer_find(rig.placer, "ram2", 4), ==, GW_PLACER_NO_BLOCK);
     g_assert_false(gw_placer_has_failed(rig.placer));
@@ -183,7 +223,21 @@ expect_failure(GwPlacer *placer, const uint8_t *content)
 }
 
 static void
-test_memory_is_gone(void)
+expect_no_reading(GwPlacer *placer)
+{
+    g_autoptr(GError) error = NULL;
+    uint8_t got[GW_PAGE_BYTES];
+
+    g_assert_false(
+        gw_placer_get(placer, 0, (uint64_t)(BLOCK_PAGES - 1) * GW_PAGE_BYTES, got, &error));
+    g_assert_nonnull(error);
+    g_assert_false(g_error_matches(error, GW_ERROR, GW_ERROR_PROTOCOL));
+    g_assert_true(gw_placer_has_failed(placer));
+}
+
+/* @first: whether it is found by reading. */
+static void
+test_memory_is_gone(const void *first)
 {
     static const uint8_t content[GW_PAGE_BYTES] = {1};
     const uint8_t *const kinds[] = {content, NULL};
@@ -205,6 +259,9 @@ test_memory_is_gone(void)
         g_assert_true(gw_placer_drain(placer, NULL));
         g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
         g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+        if (first) {
+            expect_no_reading(placer);
+        }
         expect_failure(placer, kinds[i]);
         munmap(memory, BLOCK_BYTES);
     }
@@ -229,9 +286,11 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/placer/last-one-counts", test_last_one_counts);
+    g_test_add_func("/placer/read-back", test_read_back);
     g_test_add_func("/placer/zero-touches-nothing", test_zero_touches_nothing);
     g_test_add_func("/placer/bad-addresses", test_bad_addresses);
-    g_test_add_func("/placer/memory-is-gone", test_memory_is_gone);
+    g_test_add_data_func("/placer/memory-is-gone/writing", NULL, test_memory_is_gone);
+    g_test_add_data_func("/placer/memory-is-gone/reading", "", test_memory_is_gone);
     g_test_add_func("/placer/too-many-blocks", test_too_many_blocks);
     return g_test_run();
 }

@@ -8,8 +8,10 @@
 #include "proxy.h"
 #include "qemustream.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #define TIMEOUT_MS   30000
@@ -31,8 +33,9 @@ static void
 expect_wire_adds_up(GwLane *lane, GwLaneStats *out)
 {
     gw_lane_stats(lane, out);
-    g_assert_cmpuint(out->page_bytes + out->zero_bytes + out->same_bytes + out->delta_bytes +
-                         out->opaque_bytes + out->control_bytes + out->overhead_bytes,
+    g_assert_cmpuint(out->page_bytes + out->zero_bytes + out->same_bytes + out->equal_bytes +
+                         out->delta_bytes + out->opaque_bytes + out->control_bytes +
+                         out->overhead_bytes,
                      ==, out->wire_bytes);
     /* No wrap-around. */
     g_assert_cmpuint(out->overhead_bytes, <=, out->wire_bytes);
@@ -357,6 +360,47 @@ test_stream_with_memory(void)
     qemu_guest_clear(&sent);
     qemu_guest_clear(&received);
     move_clear(&move);
+}
+
+/* Pages that are equal to others go as such where the target can read back what it got. */
+static void
+test_equal_pages(void)
+{
+    static const QemuStreamSpec equal = {
+        .seed = 13, .n_pages = 20000, .plain_part = 30, .equal_part = 40, .device_bytes = 3000};
+    const size_t bytes = (size_t)1 << 30;
+    char *names[] = {"no.such", "pc.ram", NULL};
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    GwLaneStats source, target;
+    GwPlacer *placer;
+    Move move;
+
+    g_assert_true(memory != MAP_FAILED);
+    placer = gw_placer_new(open("/proc/self/mem", O_RDWR | O_CLOEXEC),
+                           open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), NULL);
+    g_assert_true(gw_placer_add_block(placer, "pc.ram", (uint64_t)(uintptr_t)memory, bytes));
+    move_init(&move, &equal);
+    gw_lane_place_pages(move.rig.accepted.lane, placer);
+    gw_lane_set_placed(move.rig.client.lane, g_strdupv(names));
+    move_start_target(&move);
+    move_start_source(&move);
+    gw_lane_set_placed(move.rig.client.lane, NULL); /* too late, as a peer may be */
+    gw_lane_set_placed(move.rig.client.lane, g_strdupv(names));
+    WAIT_FOR(move.rig.client.ended && move.rig.accepted.ended);
+    feeder_join(&move.feeder);
+    drain_join(&move.drain);
+    g_assert_no_error(move.rig.client.end_error);
+    g_assert_no_error(move.rig.accepted.end_error);
+    g_assert_cmpstr(move.rig.client.end_digest, ==, move.rig.accepted.end_digest);
+    expect_wire_adds_up(move.rig.client.lane, &source);
+    gw_lane_stats(move.rig.accepted.lane, &target);
+    g_assert_cmpuint(source.equal_pages, >, 2000);
+    g_assert_cmpuint(source.equal_pages, ==, target.equal_pages);
+    g_assert_cmpuint(source.equal_bytes, >, 0);
+    g_assert_cmpuint(source.equal_bytes, <, 10 * source.equal_pages);
+    move_clear(&move);
+    munmap(memory, bytes);
 }
 
 /* The lane knows nothing of what QEMU may send one day: it passes, byte by byte. */
@@ -771,6 +815,7 @@ main(int argc, char **argv)
     g_test_add_func("/session/stream", test_stream);
     g_test_add_func("/session/unknown-stream", test_unknown_stream);
     g_test_add_func("/session/stream-with-memory", test_stream_with_memory);
+    g_test_add_func("/session/equal-pages", test_equal_pages);
     g_test_add_func("/session/empty-stream", test_empty_stream);
     g_test_add_func("/session/order-after-stream", test_order_after_stream);
     g_test_add_func("/session/stream-only-once", test_stream_only_once);

@@ -218,8 +218,10 @@ babble(Peer *peer, GwLane *lane, json_t *message)
     }
     behave(peer, lane, message);
     if (strcmp(gw_json_str(message, "do", ""), "prepare") == 0) {
-        peer_say(lane, message, "prepared", NULL);
-        peer_say(lane, message, "prepared", json_pack("{s:s, s:i}", "psk", "x", "port", -1));
+        peer_say(lane, message, "prepared",
+                 json_pack("{s:[s, i, s, n, []]}", "placed", "no.ram", 7, ""));
+        peer_say(lane, message, "prepared",
+                 json_pack("{s:s, s:i, s:{}}", "psk", "x", "port", -1, "placed"));
     } else if (strcmp(gw_json_str(message, "do", ""), "given-up") == 0) {
         peer_say(lane, message, "refused", NULL);
         peer_say(lane, message, "refused", NULL);
@@ -236,6 +238,31 @@ test_babble(void)
 
     start_move(&rig);
     assert_back(&rig, 3);
+}
+
+/* It cannot read back what it said that it could, and was sent pages that need it. */
+static void
+place_nothing(Peer *peer, GwLane *lane, json_t *message)
+{
+    if (strcmp(gw_json_str(message, "do", ""), "prepare") == 0) {
+        peer_swallow_stream(peer, lane);
+        peer_say(lane, message, "prepared", json_pack("{s:[s, s]}", "placed", "x", "pc.ram"));
+    } else if (strcmp(gw_json_str(message, "do", ""), "given-up") == 0) {
+        peer_say(lane, message, "refused", NULL);
+    } else {
+        behave(peer, lane, message);
+    }
+}
+
+static void
+test_places_nothing(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, place_nothing);
+
+    start_move(&rig);
+    wait_for_move(&rig, GW_MOVE_ROLLED_BACK); /* whether it was given up before or not */
+    g_assert_cmpint(gw_json_int(rig.move->record, "equal_pages", 0), >, 0);
 }
 
 static void
@@ -597,6 +624,7 @@ main(int argc, char **argv)
     g_test_add_func("/source/wrong-words", test_wrong_words);
     g_test_add_func("/source/gone-when-prepared", test_gone_when_prepared);
     g_test_add_func("/source/babble", test_babble);
+    g_test_add_func("/source/places-nothing", test_places_nothing);
     g_test_add_func("/source/wishes", test_wishes);
     g_test_add_func("/source/hostile-checks", test_hostile_checks);
     g_test_add_func("/source/huge-checks", test_huge_checks);

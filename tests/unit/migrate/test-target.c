@@ -276,6 +276,28 @@ test_direct(void)
     g_assert_false(g_file_test(folder, G_FILE_TEST_EXISTS));
 }
 
+/* What can be read back of the guest is told. */
+static void
+test_tells_placed(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = caller_new(&rig.peer);
+
+    caller_say(caller, prepare_message("lane"));
+    const json_t *answer = caller_hear(caller);
+    g_assert_cmpstr(gw_json_str(answer, "do", ""), ==, "prepared");
+    const json_t *placed = json_object_get(answer, "placed");
+    if (placed) {
+        g_assert_cmpuint(json_array_size(placed), ==, 1);
+        g_assert_cmpstr(json_string_value(json_array_get(placed, 0)), ==, "pc.ram");
+    } else {
+        g_test_skip("this system does not let QEMU's memory be written to");
+    }
+    caller_say(caller, json_pack("{s:s, s:s}", "do", "abort", "move", ID));
+    hear_refused(&rig, caller);
+}
+
 /* --- a source that lies ----------------------------------------------------------------------- */
 
 /* Given up, but nothing was sent: never started, and refused after a while. */
@@ -458,6 +480,7 @@ main(int argc, char **argv)
     g_test_add_func("/target/operator-cancels", test_operator_cancels);
     g_test_add_func("/target/name-is-taken", test_name_is_taken);
     g_test_add_func("/target/direct", test_direct);
+    g_test_add_func("/target/tells-placed", test_tells_placed);
     g_test_add_func("/target/given-up-without-a-stream", test_given_up_without_a_stream);
     g_test_add_func("/target/given-up-early", test_given_up_early);
     g_test_add_func("/target/other-generation", test_other_generation);
