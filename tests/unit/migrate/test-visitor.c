@@ -365,6 +365,8 @@ test_answers_of_final_states(void)
         g_assert_false(gw_json_bool(move->record, "settled", false));
         caller_say(caller, json_pack("{s:s, s:s}", "do", "settled", "move", ID));
         WAIT_FOR(caller->closed);
+        WAIT_FOR(
+            g_queue_is_empty(&rig.bench.fake->pending)); /* it answers when nothing else is to do */
         g_autoptr(json_t) record = fake_store_record(rig.bench.fake, ID);
         g_assert_true(gw_json_bool(record, "settled", false));
     }
