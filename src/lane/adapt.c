@@ -64,7 +64,10 @@ percent(int64_t part_us, int64_t whole_us)
     return 100 * part_us / whole_us;
 }
 
-/* This rung was too much: down, and not up again for a while. */
+/*
+ * This rung was too much: down, and not up again for a while. From the lower ones to plain bodies
+ * at once: between them the difference is too small to be told from other changes.
+ */
 static void
 step_down(GwAdapt *adapt, uint64_t bytes_s)
 {
@@ -72,16 +75,16 @@ step_down(GwAdapt *adapt, uint64_t bytes_s)
     adapt->penalty_us = MIN(adapt->penalty_us * 2, MAX_PENALTY_US);
     adapt->barred = adapt->rung;
     adapt->barred_us = adapt->penalty_us;
-    adapt->rung--;
+    adapt->rung = adapt->rung > COMMON ? adapt->rung - 1 : PLAIN;
 }
 
 /* The last step down did not pay: up again, and not down for a while. */
 static void
 step_back(GwAdapt *adapt)
 {
+    adapt->rung = adapt->barred;
     adapt->barred = G_N_ELEMENTS(rungs);
     adapt->kept_us = adapt->penalty_us;
-    adapt->rung++;
 }
 
 /* Whether there is time for rung @next, going by what this one takes. */
