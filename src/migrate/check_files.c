@@ -13,11 +13,14 @@
  * task and outlives the probe if it must. Callbacks come in the main context.
  */
 #include "base/fd.h"
+#include "lane/image_ref.h"
 #include "migrate/check.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <gio/gio.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
 #include <linux/fs.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -26,6 +29,7 @@
 
 #define MAX_FILES           (GW_MAX_DISKS + 2)
 #define MAX_BOOT_FILE_BYTES (1024LL * 1024 * 1024)
+#define READ_BYTES          (256 * 1024)
 #define LOCK_BASE           (INT64_C(1) << 60)
 #define LOCK_LAST           (LOCK_BASE + (INT64_C(1) << 50))
 
@@ -89,28 +93,46 @@ device_wwid(const struct stat *st)
     return NULL;
 }
 
+/* False: it cannot be read, or is too large. */
 static bool
-hash_file(int fd, char **hex, json_t *file, const char *error_key)
+hash_content(int fd, gnutls_hash_hd_t hash, json_t *file, const char *error_key)
 {
-    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
-    g_autofree guchar *buffer = g_malloc(65536);
+    g_autofree uint8_t *buffer = g_malloc(READ_BYTES);
     int64_t total = 0;
     ssize_t count;
 
-    while ((count = gw_fd_read_full(fd, buffer, 65536)) > 0) {
+    while ((count = gw_fd_read_full(fd, buffer, READ_BYTES)) > 0) {
         total += count;
         if (total > MAX_BOOT_FILE_BYTES) {
             set_error(file, error_key, "is larger than 1 GiB");
             return false;
         }
-        g_checksum_update(checksum, buffer, count);
+        gnutls_hash(hash, buffer, (size_t)count);
     }
     if (count < 0) {
         set_error(file, error_key, "cannot be read: %s", g_strerror(errno));
+    }
+    return count == 0;
+}
+
+static bool
+hash_file(int fd, char **hex, json_t *file, const char *error_key)
+{
+    uint8_t digest[GW_SHA256_BYTES];
+    char text[2 * GW_SHA256_BYTES + 1];
+    size_t len = sizeof(text);
+    gnutls_hash_hd_t hash;
+
+    if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) < 0) {
+        set_error(file, error_key, "cannot be compared: there is no memory for a SHA-256");
         return false;
     }
-    *hex = g_strdup(g_checksum_get_string(checksum));
-    return true;
+    bool ok = hash_content(fd, hash, file, error_key);
+
+    gnutls_hash_deinit(hash, digest);
+    gnutls_hex_encode(&(gnutls_datum_t){digest, sizeof(digest)}, text, &len);
+    *hex = ok ? g_strdup(text) : NULL;
+    return ok;
 }
 
 static int
