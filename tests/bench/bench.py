@@ -48,7 +48,7 @@ import report  # noqa: E402
 import rig  # noqa: E402
 import series  # noqa: E402
 import stats  # noqa: E402
-from godwit import keep_logs  # noqa: E402
+from godwit import keep_logs, page_faults_allowed  # noqa: E402
 from guest import GuestError  # noqa: E402
 from native import Native  # noqa: E402
 from paths import BUILD  # noqa: E402
@@ -127,7 +127,7 @@ class Bench:
             cluster = rig.make_cluster(folder, link, visits)
             group = Group(cluster, guest, mem_mb)
             self.data["machine"].update(group.godwit.machine, godwit_version=group.godwit.version)
-            with contextlib.closing(group):
+            with contextlib.closing(group), page_faults_allowed():
                 yield group
             if self.n_bad > n_bad or self.options.logs:
                 keep_logs(folder, logs)

@@ -4,6 +4,7 @@
 A Cluster has two hosts, alpha and beta, that trust each other, joined by a link. Operators'
 actions go through the godwit command; what is looked at (states, events) comes from the API.
 """
+import contextlib
 import http.client
 import json
 import os
@@ -21,6 +22,7 @@ from guest import Observer, Witness, append, wait_for, wait_ready
 from net import Namespace, Veth
 from paths import BUILD, GUEST
 
+PAGE_FAULTS = "/dev/userfaultfd"
 KEPT_LOGS = {".log", ".json", ".conf", ".vm"}
 KEPT_MAX_BYTES = 20 << 20
 READY_TIMEOUT_S = 60
@@ -33,6 +35,19 @@ def qemu_user():
         return pwd.getpwnam("godwit-qemu").pw_name
     except KeyError:
         return "nobody"
+
+
+@contextlib.contextmanager
+def page_faults_allowed():
+    """As the remedy of the check for post-copy says; afterwards it is as before."""
+    before = os.stat(PAGE_FAULTS)
+    os.chown(PAGE_FAULTS, -1, pwd.getpwnam(qemu_user()).pw_gid)
+    os.chmod(PAGE_FAULTS, 0o660)
+    try:
+        yield
+    finally:
+        os.chown(PAGE_FAULTS, before.st_uid, before.st_gid)
+        os.chmod(PAGE_FAULTS, before.st_mode & 0o777)
 
 
 def keep_logs(folder, to):

@@ -2,29 +2,22 @@
 """Moves that switch to post-copy: they go well, and they survive what breaks meanwhile."""
 import json
 import os
-import pwd
 import signal
 import time
 
 import pytest
 
-from godwit import Vm, qemu_user
+from godwit import Vm, page_faults_allowed
 from guest import wait_for
 from net import Veth, Wanbox
 
-DEVICE = "/dev/userfaultfd"
 SHORT = {"peer": {"session-timeout": "1 min"}}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def page_faults():
-    """As the check's remedy says."""
-    before = os.stat(DEVICE)
-    os.chown(DEVICE, -1, pwd.getpwnam(qemu_user()).pw_gid)
-    os.chmod(DEVICE, 0o660)
-    yield
-    os.chown(DEVICE, before.st_uid, before.st_gid)
-    os.chmod(DEVICE, before.st_mode & 0o777)
+    with page_faults_allowed():
+        yield
 
 
 def start(cluster, mode="post-copy", **writer):
