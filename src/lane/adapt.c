@@ -133,7 +133,9 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
     int64_t encoder = percent(sample->waited_encoder_us, sample->period_us);
 
     uint64_t bytes_s = sample->taken_bytes * G_USEC_PER_SEC / (uint64_t)sample->period_us;
-    bool did_not_pay = bytes_s < adapt->above_bytes_s / 100 * (100 + MIN_GAIN);
+    /* Of a period as long as the bar, in which the stream stood still, nothing can be told. */
+    bool did_not_pay = adapt->barred_us > sample->period_us &&
+                       bytes_s < adapt->above_bytes_s / 100 * (100 + MIN_GAIN);
     bool too_slow = encoder >= ENCODER_WAITED && link <= LITTLE_WAITED;
 
     adapt->fast_link = sample->rate_bytes_s >= FAST_BYTES_S;

@@ -271,6 +271,29 @@ test_no_measures(void)
     g_assert_cmpint(gw_adapt_effort(&adapt, false).level, ==, 1);
 }
 
+/* A step down, and then the link is away for longer than the step is to last. */
+static void
+test_pause_after_a_step_down(void)
+{
+    GwAdaptSample sample = {
+        .period_us = GW_ADAPT_PERIOD_US,
+        .waited_encoder_us = GW_ADAPT_PERIOD_US,
+        .n_encoders = 1,
+        .n_processors = 2,
+        .taken_bytes = 1000 * 1000 * 1000,
+    };
+    GwAdapt adapt;
+
+    gw_adapt_init(&adapt, 0);
+    gw_adapt_sample(&adapt, &sample);
+    g_assert_cmpint(gw_adapt_effort(&adapt, false).codec->id, ==, GW_CODEC_PLAIN);
+    sample.period_us = 3 * G_USEC_PER_SEC;
+    sample.waited_encoder_us = 0;
+    sample.taken_bytes = 0;
+    gw_adapt_sample(&adapt, &sample);
+    g_assert_cmpint(gw_adapt_effort(&adapt, false).codec->id, ==, GW_CODEC_PLAIN);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -283,5 +306,6 @@ main(int argc, char **argv)
     g_test_add_func("/adapt/zstd-switched-off", test_zstd_switched_off);
     g_test_add_func("/adapt/hurry", test_hurry);
     g_test_add_func("/adapt/no-measures", test_no_measures);
+    g_test_add_func("/adapt/pause-after-a-step-down", test_pause_after_a_step_down);
     return g_test_run();
 }
