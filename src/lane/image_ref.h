@@ -82,6 +82,19 @@ typedef struct GwRef {
     uint8_t image; /* GW_REF_NO_IMAGE: no reference */
 } GwRef;
 
+/* How many of @n references, at least one, follow each other in the first one's image. */
+static inline unsigned
+gw_ref_run(const GwRef *refs, unsigned n)
+{
+    unsigned count = 1;
+
+    while (count < n && refs[count].image == refs->image &&
+           refs[count].block == refs->block + count) {
+        count++;
+    }
+    return count;
+}
+
 /* --- agreement -------------------------------------------------------------------------------- */
 
 typedef struct GwRefSample {

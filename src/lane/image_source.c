@@ -352,12 +352,8 @@ gw_ref_group_encode(GwRefGroup *group, GByteArray *out)
     g_byte_array_append(out, proof, GW_REF_PROOF_BYTES);
     for (unsigned i = 0; i < group->n_pages;) {
         const GwRef *first = &group->refs[i];
-        unsigned count = 1;
+        unsigned count = gw_ref_run(first, group->n_pages - i);
 
-        while (i + count < group->n_pages && first[count].image == first->image &&
-               first[count].block == first->block + count) {
-            count++;
-        }
         gw_put_varint(out, (uint64_t)(count - 1) << 1 | (first->image != image));
         if (first->image != image) {
             image = first->image;

@@ -214,12 +214,8 @@ gw_ref_target_prefetch(GwRefTarget *target, const uint8_t *section, size_t len)
     }
     for (unsigned i = 0; i < pages->n_pages;) {
         const GwRef *first = &pages->refs[i];
-        unsigned count = 1;
+        unsigned count = gw_ref_run(first, pages->n_pages - i);
 
-        while (i + count < pages->n_pages && first[count].image == first->image &&
-               first[count].block == first->block + count) {
-            count++;
-        }
         gw_image_prefetch(target->images[first->image], first->block, count);
         i += count;
     }

@@ -538,7 +538,10 @@ gw_lane_note_visit(GwLane *lane, GwVisitTags *tags)
 void
 gw_lane_place_pages(GwLane *lane, GwPlacer *placer)
 {
-    gw_placer_free(lane->placer);
+    if (lane->placer || lane->stream_started) {
+        gw_placer_free(placer);
+        return;
+    }
     lane->placer = placer;
 }
 

@@ -165,8 +165,8 @@ GwLane *gw_lane_connect(const GwLaneConnect *options, const GwLaneHandlers *hand
 void gw_lane_free(GwLane *lane);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwLane, gw_lane_free)
 
-/* Says goodbye once everything sent so far is acknowledged, or session_timeout_ms have passed, then
- * closed() (also at the peer). */
+/* Says goodbye once everything sent so far is acknowledged, then closed() (also at the peer). If
+ * that takes longer than session_timeout_ms the session ends with GW_ERROR_TIMEOUT. */
 void gw_lane_finish(GwLane *lane);
 
 /* For an accepted session: who serves it. The handlers are copied. */

@@ -283,6 +283,12 @@ add_page(GwSource *source, const GwRamItem *item, GError **error)
 static bool
 add_item(GwSource *source, const GwRamItem *item, GError **error)
 {
+    if (source->lane->placed && gw_ram_parser_hides_changes(source->parser)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED,
+                    "QEMU sends memory in a form that the target cannot write into its QEMU's: "
+                    "switch its migration capabilities xbzrle and compress off");
+        return false;
+    }
     if (item->kind == GW_RAM_ITEM_BYTES) {
         add_bytes(source, item);
     } else if (!add_page(source, item, error)) {

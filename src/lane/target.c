@@ -9,9 +9,10 @@
  * holds the source back. Order is the order of sending throughout, also between messages and
  * stream.
  *
- * Owns decoder and page model. Memory: about 1.5 MiB beside the inbox and the page model's. What
- * does not decode or agree ends the stream with an error and the session with GW_ERROR_PROTOCOL; a
- * QEMU that stops reading ends only the stream, so that the two daemons can still talk about it.
+ * Owns decoder and page model. Memory: about 1.5 MiB, and up to 99 MiB of the decoder's windows,
+ * beside the inbox and the page model's. What does not decode or agree ends the stream with an
+ * error and the session with GW_ERROR_PROTOCOL; a QEMU that stops reading ends only the stream, so
+ * that the two daemons can still talk about it.
  */
 #include "base/units.h"
 #include "lane/batch.h"
@@ -266,7 +267,10 @@ count(GwTarget *target)
     GwPageTargetCounts counts = gw_page_target_take_counts(target->pages);
     uint64_t helpers_cpu_us = lane->desk ? gw_ref_desk_cpu_us(lane->desk) : 0;
 
-    helpers_cpu_us += lane->placer ? gw_placer_cpu_us(lane->placer) : 0;
+    /* The placer is this thread's to see from the sink on. */
+    if (target->state != STREAM_NONE && lane->placer) {
+        helpers_cpu_us += gw_placer_cpu_us(lane->placer);
+    }
     pthread_mutex_lock(&lane->lock);
     /* A source's figures are its stream thread's to count. */
     if (target->state != STREAM_NONE) {

@@ -33,6 +33,6 @@ bool gw_qemu_memory_is_private(const char *maps, const GwQemuBlock *block);
 
 /*
  * A placer for the memory of this QEMU, whose guest has not run yet. GW_ERROR_UNSUPPORTED if there
- * is none to be written this way, GW_ERROR_IO or _DENIED if the system does not let us.
+ * is none to be written this way, GW_ERROR_IO if the system does not let us.
  */
 GwPlacer *gw_qemu_memory_open(GwProcessId process, const char *table, GError **error) GW_MUST_USE;

@@ -21,6 +21,6 @@ bool gw_process_cpu_us(pid_t pid, int64_t *cpu_us, GError **error) GW_MUST_USE;
  * Opens /proc/PID/@name, with the rights of the process's own user where they differ from ours:
  * that takes CAP_SETUID, not the right to look into every process (CAP_SYS_PTRACE). What it returns
  * belongs to this process, not to another one that gets its number later. GW_ERROR_NOT_FOUND,
- * GW_ERROR_IO, GW_ERROR_DENIED.
+ * GW_ERROR_IO.
  */
 GwFd gw_process_open(GwProcessId process, const char *name, int flags, GError **error) GW_MUST_USE;

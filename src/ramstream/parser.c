@@ -75,6 +75,8 @@ turn_opaque(GwRamParser *parser, const char *why)
 
     parser->opaque = true;
     parser->why = why;
+    /* Pages may follow that nobody sees. */
+    parser->reader.hides_changes |= parser->reader.state == GW_STATE_RAM;
     if (parser->reader.state == GW_STATE_ENDED) {
         /* What follows may be the description. */
         gw_stream_tail_feed(&parser->tail, &end_mark, sizeof(end_mark));
