@@ -185,6 +185,7 @@ record_for(GwMove *move, GwMoveState next, GwMoveEvent event, const GError *reas
         json_object_set_new(record, "history", history = json_array());
     }
     json_array_append_new(history, step);
+    move->role->report(move, record);
     if (info->final) {
         gw_json_set_int(record, "ended", gw_wall_us());
         if (next == GW_MOVE_SETTLED || next == GW_MOVE_RUNNING) {
@@ -193,7 +194,6 @@ record_for(GwMove *move, GwMoveState next, GwMoveEvent event, const GError *reas
             json_object_del(record, "error");
         }
     }
-    move->role->report(move, record);
     return record;
 }
 

@@ -414,9 +414,15 @@ gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *da
         error = g_error_new(GW_ERROR, GW_ERROR_NOT_FOUND,
                             "there is no move '%.40s': see 'godwit migration list'", id);
     } else if (gw_move_cell(move->state, GW_MOVE_EVENT_CANCEL).verdict != GW_MOVE_GO) {
-        error =
-            g_error_new(GW_ERROR, GW_ERROR_STATE, "move %s cannot be cancelled any more: it is %s",
-                        id, gw_move_state_info(move->state)->name);
+        const char *way_out =
+            move->state == GW_MOVE_FETCHING
+                ? "; if its source is gone for good, end its QEMU on this host: the move then ends "
+                  "as guest-lost, and the VM can be started from its disks"
+                : "";
+
+        error = g_error_new(GW_ERROR, GW_ERROR_STATE,
+                            "move %s cannot be cancelled any more: it is %s%s", id,
+                            gw_move_state_info(move->state)->name, way_out);
     } else {
         gw_move_fail(move, GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "cancelled on request");
     }
@@ -512,6 +518,10 @@ recover(GwMoves *moves, GwMove *move)
     gw_direct_remove_key(move);
     gw_post_remove_sockets(move);
     if (gw_move_is_final(move)) {
+        if (vm && !gw_vm_held_by(vm) &&
+            is_owned_by(vm, moves->options.host_name, move->generation + 1)) {
+            gw_target_end_half(move, vm);
+        }
         return;
     }
     if (ours) {

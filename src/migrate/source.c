@@ -35,6 +35,15 @@ drop_lane(GwSource *source)
     source->post.waits_us = gw_now_us();
 }
 
+/* Of a move that has failed only its record is needed. The lane borrows the visit. */
+static void
+drop_unused(GwSource *source)
+{
+    if (!source->lane && gw_move_is_final(source->move)) {
+        g_clear_pointer(&source->visit, gw_visit_writer_free);
+    }
+}
+
 /* The target's word decides: a session that ends is begun again. */
 static bool
 is_given_up(const GwMove *move)
@@ -374,6 +383,7 @@ on_closed(GwLane *lane, const GError *error, void *data)
     g_prefix_error(&reason, "VM '%s': session with host '%s' ended: ", source->move->vm_name,
                    source->move->peer);
     drop_lane(source);
+    drop_unused(source);
     if (is_given_up(source->move)) {
         GwLogFields fields = gw_move_log_fields(source->move);
         gw_warn(&fields, "%s; asking again", reason->message);
@@ -549,6 +559,7 @@ leave_vm(GwSource *source)
     if (vm) {
         gw_vm_release(vm);
     }
+    drop_unused(source);
 }
 
 /* The state before this one. */

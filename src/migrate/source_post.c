@@ -229,7 +229,8 @@ gw_source_post_look(GwSource *source, const char *status)
                     NULL);
     } else if ((strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) && talks &&
                !source->post.told_failure) {
-        tell_failure(source, "QEMU on the source failed to switch to post-copy");
+        tell_failure(source, "QEMU on the source has ended the post-copy with an error and "
+                             "cannot send what is missing");
     } else if (strcmp(status, "postcopy-paused") != 0 || !talks || source->post.streams) {
         return; /* QEMU may have resumed since, over the session that is there */
     } else if (source->post.peer_listens) {

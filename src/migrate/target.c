@@ -14,6 +14,8 @@
 
 #include <string.h>
 
+#define HALF_TO_END "half_to_end" /* of a record: half of a lost guest is here */
+
 static GwTarget *
 side_of(GwMove *move)
 {
@@ -299,12 +301,26 @@ is_switching(const GwTarget *target)
     return target->given_up && gw_move_may_post(target->move);
 }
 
+/* Of a move that has failed only its record is needed. The lane borrows the tags. */
+static void
+drop_unused(GwTarget *target)
+{
+    if (!gw_move_is_final(target->move)) {
+        return;
+    }
+    g_clear_pointer(&target->placer, gw_placer_free);
+    if (!target->lane) {
+        g_clear_pointer(&target->tags, gw_visit_tags_free);
+    }
+}
+
 void
 gw_target_drop_session(GwTarget *target)
 {
     target->ended_stats = gw_report_sessions(&target->ended_stats, target->lane);
     g_clear_pointer(&target->lane, gw_lane_free);
     target->post.streams = false;
+    drop_unused(target);
 }
 
 static void
@@ -467,6 +483,7 @@ refuse(GwTarget *target)
     gw_target_qemu_leave(target);
     gw_fd_clear(&target->stream_fd);
     drop_references(target);
+    drop_unused(target);
     gw_move_discard_vm(target->move, on_discarded);
 }
 
@@ -488,25 +505,43 @@ fetch(GwTarget *target)
 }
 
 static void
-on_stopped(GwVm *vm, const GError *error, void *data)
+on_half_ended(GwVm *vm, const GError *error, void *data)
 {
-    /* What it does not say by itself is in QEMU's log. */
+    GwMove *move = data;
+
+    if (error) {
+        GwLogFields fields = gw_move_log_fields(move);
+        gw_err(&fields,
+               "the half of the guest that is here still runs: %s; end it with "
+               "'godwit vm stop --force'",
+               error->message);
+    } else {
+        json_object_del(move->record, HALF_TO_END);
+        gw_move_save(move);
+    }
+    gw_move_call_done(move);
+}
+
+void
+gw_target_end_half(GwMove *move, GwVm *vm)
+{
+    if (vm && gw_json_bool(move->record, HALF_TO_END, false)) {
+        move->calls++;
+        gw_vms_stop(move->moves->options.vms, vm, true, 0, on_half_ended, move);
+    }
 }
 
 static void
 guest_lost(GwTarget *target)
 {
-    GwVms *vms = target->move->moves->options.vms;
     GwVm *vm = gw_move_vm(target->move);
 
     gw_target_qemu_leave(target);
     if (vm) {
         gw_vm_release(vm);
     }
-    /* A guest that waits for pages that nobody has will wait for ever. */
-    if (vm && gw_move_may_post(target->move) && gw_vm_state(vm) != GW_VM_STOPPED) {
-        gw_vms_stop(vms, vm, true, 0, on_stopped, NULL);
-    }
+    gw_target_end_half(target->move, vm);
+    drop_unused(target);
     answer_source(target);
 }
 
@@ -585,6 +620,13 @@ target_report(GwMove *move, json_t *record)
     gw_report_lane(record, &stats);
     gw_report_cpu(record, gw_move_vm(move), 0);
     GwMoveState state = gw_move_state_from_name(gw_json_str(record, "state", ""));
+    GwVm *vm = gw_move_vm(move);
+
+    /* Written with the state: should this host crash now, it is ended when the daemon is back. */
+    if (state == GW_MOVE_GUEST_LOST && gw_move_may_post(move) && vm &&
+        gw_vm_state(vm) != GW_VM_STOPPED) {
+        gw_json_set_bool(record, HALF_TO_END, true);
+    }
     bool runs = state == GW_MOVE_RUNNING || state == GW_MOVE_FETCHING;
     if (runs && target->given_up_us > 0 && !json_object_get(record, "start_ms")) {
         gw_json_set_int(record, "start_ms", (gw_now_us() - target->given_up_us) / 1000);

@@ -118,12 +118,19 @@ state_of(Rig *rig, const char *id)
 }
 
 /* What is in the store, which is what the next restart finds. */
-static void
-assert_recorded(Rig *rig, const char *id, GwMoveState state)
+static json_t *
+record_of(Rig *rig, const char *id)
 {
     g_autofree char *key = g_strdup_printf("move/%s", id);
     g_autofree char *text = host_record(rig->host, key);
-    g_autoptr(json_t) record = gw_json_parse(text, strlen(text), 65536, key, NULL);
+
+    return gw_json_parse(text, strlen(text), 65536, key, NULL);
+}
+
+static void
+assert_recorded(Rig *rig, const char *id, GwMoveState state)
+{
+    g_autoptr(json_t) record = record_of(rig, id);
 
     g_assert_cmpstr(gw_json_str(record, "state", ""), ==, gw_move_state_info(state)->name);
 }
@@ -570,6 +577,36 @@ test_incoming_left_overs(void)
     }
 }
 
+/* A crash came before the half of a lost guest was ended. What was started later is left alone. */
+static void
+test_half_of_a_lost_guest(void)
+{
+    for (unsigned is_half = 0; is_half < 2; is_half++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        start_web(&rig);
+        pid_t pid = vm_pid(web_of(&rig));
+
+        put_owner(&rig, "alpha", 2);
+        put_move(&rig, "m-1", "target", GW_MOVE_GUEST_LOST, 1);
+        g_autoptr(json_t) record = record_of(&rig, "m-1");
+        gw_json_set_bool(record, "half_to_end", is_half);
+        g_autofree char *text = gw_json_text(record);
+        host_put_record(rig.host, "move/m-1", text);
+        restart(&rig);
+        if (is_half) {
+            WAIT_FOR(gw_vm_state(web_of(&rig)) == GW_VM_STOPPED);
+            g_assert_false(runs(pid));
+            WAIT_FOR(gw_moves_find(rig.moves, "m-1")->calls == 0);
+            g_autoptr(json_t) after = record_of(&rig, "m-1");
+            g_assert_false(gw_json_bool(after, "half_to_end", false));
+        } else {
+            let_it_work(&rig);
+            assert_untouched(&rig, pid);
+        }
+    }
+}
+
 /* Finished moves of all kinds and generations, and a VM that is this host's own. */
 static void
 test_own_vm_is_never_swept(void)
@@ -652,6 +689,7 @@ main(int argc, char **argv)
     g_test_add_func("/recovery/two-claims", test_two_claims);
     g_test_add_func("/recovery/left-overs", test_left_overs);
     g_test_add_func("/recovery/incoming-left-overs", test_incoming_left_overs);
+    g_test_add_func("/recovery/half-of-a-lost-guest", test_half_of_a_lost_guest);
     g_test_add_func("/recovery/own-vm-is-never-swept", test_own_vm_is_never_swept);
     g_test_add_func("/recovery/bad-records", test_bad_records);
     return hosts_run();
