@@ -20,8 +20,9 @@ import net  # noqa: E402
 from godwit import Cluster, Vm, keep_logs  # noqa: E402
 
 CAUSES = [("page", "pages with content"), ("delta", "changes in pages"),
-          ("same", "unchanged pages"), ("reference", "pages on the disk"), ("zero", "zero pages"),
-          ("opaque", "device state"), ("control", "control"), ("overhead", "framing and TLS")]
+          ("same", "unchanged pages"), ("equal", "equal pages"),
+          ("reference", "pages on the disk"), ("zero", "zero pages"), ("opaque", "device state"),
+          ("control", "control"), ("overhead", "framing and TLS"), ("resent", "sent again")]
 # Where the link is fast and cores are many, auto would show less.
 OPTIONS = ["--transport", "lane"]
 
