@@ -11,6 +11,7 @@ import os
 import pathlib
 import pwd
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -120,6 +121,11 @@ class Events:
             self._connection.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+
+
+def reconnects(host):
+    """How many of its connections were made anew."""
+    return len(re.findall(r"link \d+ of the session is connected again", host.log.read_text()))
 
 
 class Host:

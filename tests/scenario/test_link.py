@@ -2,21 +2,16 @@
 """Moves whose connections break, and whose link is gone for a while."""
 import json
 import pathlib
-import re
 import time
 
 import pytest
 
-from godwit import Vm
+from godwit import Vm, reconnects
 from guest import wait_for
 from net import Veth, Wanbox
 
 PATIENT = {"peer": {"session-timeout": "1 min"}}
 KILLS = 5
-
-
-def reconnects(host):
-    return len(re.findall(r"link \d+ of the session is connected again", host.log.read_text()))
 
 
 def start(cluster, **writer):

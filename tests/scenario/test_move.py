@@ -79,6 +79,15 @@ def test_direct_transport(cluster):
     move_and_verify(cluster, vm, cluster.beta)
 
 
+def test_auto_transport(cluster):
+    """Which one depends on this machine; that one is chosen, for a reason, does not."""
+    vm = Vm(cluster, "auto", rate=5, set=16, fill=16)
+    vm.boot(cluster.alpha)
+    move = move_and_verify(cluster, vm, cluster.alpha, "--transport", "auto")
+    assert move["transport"] in ("lane", "direct")
+    assert move["transport_reason"]
+
+
 def test_slow_distant_lossy_link(make_cluster):
     cluster = make_cluster(Wanbox, delay_ms=20, mbit=200, loss_percent=0.01)
     vm = Vm(cluster, "far", rate=2, set=8, fill=32)

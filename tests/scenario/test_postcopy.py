@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from godwit import Vm, page_faults_allowed
+from godwit import Vm, page_faults_allowed, reconnects
 from guest import wait_for
 from net import Veth, Wanbox
 
@@ -92,11 +92,13 @@ def test_connections_are_killed(make_cluster, end):
     cluster = make_cluster(Veth, mbit=50, settings=SHORT)
     vm, move_id = start_slow(cluster)
     for _ in range(3):
-        time.sleep(0.5)  # some of the work
         host = cluster.hosts[end]
+        before = reconnects(cluster.alpha)
         killed = host.namespace.run(["ss", "-K", "-t", "state", "established",
                                      "dst", cluster.other(host).address])
         assert killed.returncode == 0, killed.stderr
+        wait_for(lambda: reconnects(cluster.alpha) > before, "a new connection", 10, 0.01)
+    assert cluster.beta.move(move_id)["state"] == "fetching", "in the middle of it"
     finish(cluster, vm, move_id)
     assert "needs a new session" not in cluster.beta.log.read_text(), "the session outlives it"
 
@@ -106,6 +108,7 @@ def test_link_is_down_for_20_s(make_cluster):
     vm, move_id = start_slow(cluster)
     cluster.link.down()
     time.sleep(20)  # the outage itself
+    assert cluster.beta.move(move_id)["state"] == "fetching", "in the middle of it"
     cluster.link.up()
     finish(cluster, vm, move_id)
     assert "needs a new session" not in cluster.beta.log.read_text(), "the session outlives it"
