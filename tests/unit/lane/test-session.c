@@ -7,6 +7,7 @@
 #include "lane/session.h"
 #include "proxy.h"
 #include "qemustream.h"
+#include "ramstream/format.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -401,6 +402,40 @@ test_equal_pages(void)
     g_assert_cmpuint(source.equal_bytes, <, 10 * source.equal_pages);
     move_clear(&move);
     munmap(memory, bytes);
+}
+
+/*
+ * Where pages are placed nothing of memory may pass in another form: QEMU has not seen the records
+ * that came before, and would take it for another block's.
+ */
+static void
+test_placed_stream_turns_unknown(void)
+{
+    static const QemuStreamSpec spec = {.seed = 14, .n_pages = 4000, .plain_part = 50};
+    static const char name[] = "\6pc.ram";
+    char *names[] = {"pc.ram", NULL};
+    Move move;
+
+    move_init(&move, &spec);
+    /* It is named in the list of blocks, then by its first page. */
+    uint8_t *found = move.stream->data;
+    for (unsigned i = 0; i < 2; i++) {
+        found = memmem(found + 1, move.stream->len - (size_t)(found + 1 - move.stream->data), name,
+                       strlen(name));
+        g_assert_nonnull(found);
+    }
+    found[-1] = GW_STREAM_RAM_XBZRLE; /* the last byte of address and flags, a page's before */
+    gw_lane_set_placed(move.rig.client.lane, g_strdupv(names));
+    move_start_target(&move);
+    move_start_source(&move);
+    WAIT_FOR(move.rig.client.ended);
+    g_assert_error(move.rig.client.end_error, GW_ERROR, GW_ERROR_UNSUPPORTED);
+    g_clear_pointer(&move.rig.client.lane, gw_lane_free);
+    feeder_join(&move.feeder);
+    WAIT_FOR(move.rig.accepted.closed);
+    g_clear_pointer(&move.rig.accepted.lane, gw_lane_free);
+    drain_join(&move.drain);
+    move_clear(&move);
 }
 
 /* The lane knows nothing of what QEMU may send one day: it passes, byte by byte. */
@@ -816,6 +851,7 @@ main(int argc, char **argv)
     g_test_add_func("/session/unknown-stream", test_unknown_stream);
     g_test_add_func("/session/stream-with-memory", test_stream_with_memory);
     g_test_add_func("/session/equal-pages", test_equal_pages);
+    g_test_add_func("/session/placed-stream-turns-unknown", test_placed_stream_turns_unknown);
     g_test_add_func("/session/empty-stream", test_empty_stream);
     g_test_add_func("/session/order-after-stream", test_order_after_stream);
     g_test_add_func("/session/stream-only-once", test_stream_only_once);
