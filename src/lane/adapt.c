@@ -65,17 +65,17 @@ percent(int64_t part_us, int64_t whole_us)
 }
 
 /*
- * This rung was too much: down, and not up again for a while. From the lower ones to plain bodies
- * at once: between them the difference is too small to be told from other changes.
+ * This rung was too much: down, and not up again for a while. On a near link from the lower ones to
+ * plain bodies at once: between them the difference is too small to be told from other changes.
  */
 static void
-step_down(GwAdapt *adapt, uint64_t bytes_s)
+step_down(GwAdapt *adapt, uint64_t bytes_s, bool is_far)
 {
     adapt->above_bytes_s = bytes_s;
     adapt->penalty_us = MIN(adapt->penalty_us * 2, MAX_PENALTY_US);
     adapt->barred = adapt->rung;
     adapt->barred_us = adapt->penalty_us;
-    adapt->rung = adapt->rung > COMMON ? adapt->rung - 1 : PLAIN;
+    adapt->rung = adapt->rung > COMMON || is_far ? adapt->rung - 1 : PLAIN;
 }
 
 /* The last step down did not pay: up again, and not down for a while. */
@@ -150,7 +150,7 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
     } else if (too_slow && rungs[adapt->rung].codec->single) {
         adapt->rung = COMMON; /* which is what batches in a hurry had */
     } else if (too_slow && adapt->rung > PLAIN && adapt->kept_us <= 0) {
-        step_down(adapt, bytes_s);
+        step_down(adapt, bytes_s, sample->is_far);
     } else if (adapt->rung > COMMON && sample->idle_percent < IDLE_TO_STAY) {
         adapt->rung = COMMON;
     } else if (link >= LINK_WAITED && encoder <= LITTLE_WAITED) {

@@ -28,6 +28,7 @@ typedef struct GwAdaptSample {
     unsigned n_encoders;
     unsigned n_processors; /* of this host */
     unsigned idle_percent; /* of this host's processors */
+    bool is_far;           /* the link is, where each byte counts */
     uint64_t rate_bytes_s; /* of the link, as far as is known */
     uint64_t taken_bytes;  /* of the stream, in the period */
 } GwAdaptSample;

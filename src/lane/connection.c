@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "lane/wake.h"
+#include "lane/window.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -27,7 +28,6 @@
 
 #define CONGESTION_LIST "/proc/sys/net/ipv4/tcp_available_congestion_control"
 
-#define FAR_RTT_US     (10u * 1000u)
 #define FAR_CONGESTION "bbr"
 
 /* gw_lane_free() may take so long on a connection that does not move. */
@@ -83,7 +83,8 @@ gw_connection_suit_link(int fd)
     struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_rtt >= FAR_RTT_US &&
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+        info.tcpi_rtt >= GW_WINDOW_FAR_RTT_US &&
         setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, FAR_CONGESTION, strlen(FAR_CONGESTION)) < 0) {
         gw_debug(NULL, "a far link, and the kernel does not offer " FAR_CONGESTION ": %s",
                  g_strerror(errno));

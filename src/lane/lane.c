@@ -27,7 +27,6 @@
 
 /* Links by measure: on a far link, where each connection's own congestion window is what limits,
  * several; on a near one as many as there are cores to encrypt beside QEMU and its guest. */
-#define FAR_RTT_US     (10 * 1000)
 #define FAR_LINKS      4u
 #define CORES_PER_LINK 4u
 
@@ -472,7 +471,7 @@ choose_n_links(const GwLane *lane)
         return MIN(lane->n_links, GW_LANE_MAX_LINKS);
     }
     gw_outbox_figures(lane->outbox, gw_now_us(), &figures);
-    if (figures.rtt_us >= FAR_RTT_US) {
+    if (figures.rtt_us >= GW_WINDOW_FAR_RTT_US) {
         return FAR_LINKS;
     }
     return CLAMP(g_get_num_processors() / CORES_PER_LINK, 1, FAR_LINKS);

@@ -45,6 +45,9 @@
 /* Threads on both sides take their turns as well. */
 #define GW_WINDOW_MIN_RTT_US 2500
 
+/* From this round trip on a path is far: bytes count there, and lost packets take long to mend. */
+#define GW_WINDOW_FAR_RTT_US 10000
+
 #define GW_WINDOW_PACED_US        1000
 #define GW_WINDOW_PACED_MIN_BYTES (32u * 1024u)
 

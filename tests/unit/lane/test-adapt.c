@@ -271,6 +271,34 @@ test_no_measures(void)
     g_assert_cmpint(gw_adapt_effort(&adapt, false).level, ==, 1);
 }
 
+/* Encoders that are too slow: on a far link it goes down rung by rung, on a near one at once. */
+static void
+test_steps_down(void)
+{
+    GwAdaptSample sample = {
+        .period_us = GW_ADAPT_PERIOD_US,
+        .waited_encoder_us = GW_ADAPT_PERIOD_US,
+        .n_encoders = 1,
+        .n_processors = 2,
+        .taken_bytes = 1000 * 1000,
+    };
+    GwAdapt near, far;
+
+    gw_adapt_init(&near, 0);
+    gw_adapt_sample(&near, &sample);
+    g_assert_cmpint(gw_adapt_effort(&near, false).codec->id, ==, GW_CODEC_PLAIN);
+    sample.is_far = true;
+    gw_adapt_init(&far, 0);
+    gw_adapt_sample(&far, &sample);
+    g_assert_cmpint(gw_adapt_effort(&far, false).level, ==, -7);
+    /* The stream passes no faster: back, from wherever it came. */
+    sample.waited_encoder_us = 0;
+    gw_adapt_sample(&near, &sample);
+    g_assert_cmpint(gw_adapt_effort(&near, false).level, ==, 1);
+    gw_adapt_sample(&far, &sample);
+    g_assert_cmpint(gw_adapt_effort(&far, false).level, ==, 1);
+}
+
 /* A step down, and then the link is away for longer than the step is to last. */
 static void
 test_pause_after_a_step_down(void)
@@ -306,6 +334,7 @@ main(int argc, char **argv)
     g_test_add_func("/adapt/zstd-switched-off", test_zstd_switched_off);
     g_test_add_func("/adapt/hurry", test_hurry);
     g_test_add_func("/adapt/no-measures", test_no_measures);
+    g_test_add_func("/adapt/steps-down", test_steps_down);
     g_test_add_func("/adapt/pause-after-a-step-down", test_pause_after_a_step_down);
     return g_test_run();
 }
