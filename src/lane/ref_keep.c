@@ -8,10 +8,17 @@
  */
 #include "lane/ref_keep.h"
 
+#include "base/units.h"
+
 #include <pthread.h>
+
+/* Less than some frames at once would leave the target's threads and disks without work. */
+#define MIN_PAGES (8 * GW_REF_MAX_PAGES)
+#define PERIOD_US 100000
 
 typedef struct Kept {
     uint64_t sequence;
+    int64_t pushed_us;
     GwRefGroup *group;
     bool asked; /* in `due` */
 } Kept;
@@ -26,6 +33,11 @@ struct GwRefKeep {
     GHashTable *by_sequence; /* &kept->sequence → Kept, owned */
     GQueue due;              /* of Kept that have FILLs to send */
     unsigned n_pages;
+    unsigned max_pages;
+    int64_t since_us;    /* of this period; 0: none has begun */
+    unsigned n_dealt;    /* pages acknowledged since then */
+    bool was_full;       /* since then */
+    int64_t shortest_us; /* from push to acknowledgement; 0: none */
     uint64_t acked;
     bool stopped;
     void *encoder;
@@ -50,6 +62,7 @@ gw_ref_keep_new(GwRefSource *source, GwRefKeepWake wake, void *data)
     keep->wake_data = data;
     keep->by_sequence = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, kept_free);
     keep->encoder = gw_codec_zstd.encoder_new(0);
+    keep->max_pages = GW_REF_MAX_UNPROVEN_PAGES;
     pthread_mutex_init(&keep->lock, NULL);
     pthread_cond_init(&keep->room, NULL);
     g_queue_init(&keep->order);
@@ -82,7 +95,7 @@ bool
 gw_ref_keep_wait_room(GwRefKeep *keep)
 {
     pthread_mutex_lock(&keep->lock);
-    while (!keep->stopped && keep->n_pages >= GW_REF_MAX_UNPROVEN_PAGES) {
+    while (!keep->stopped && keep->n_pages >= keep->max_pages) {
         pthread_cond_wait(&keep->room, &keep->lock);
     }
     bool go_on = !keep->stopped;
@@ -105,17 +118,43 @@ gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame)
     Kept *kept = g_new0(Kept, 1);
 
     kept->group = g_steal_pointer(&frame->references);
+    kept->pushed_us = gw_now_us();
     pthread_mutex_lock(&keep->lock);
     kept->sequence = gw_outbox_push(outbox, frame);
     keep->n_pages += gw_ref_group_n_pages(kept->group);
+    keep->was_full = keep->was_full || keep->n_pages >= keep->max_pages;
     g_queue_push_tail(&keep->order, kept);
     g_hash_table_insert(keep->by_sequence, &kept->sequence, kept);
     pthread_mutex_unlock(&keep->lock);
 }
 
+/* What the target deals with in GW_REF_QUEUE_US, and in the time that it takes at least to hear of
+ * it. */
+static void
+adjust(GwRefKeep *keep, int64_t now_us)
+{
+    int64_t period_us = now_us - keep->since_us;
+
+    if (keep->since_us > 0 && period_us < PERIOD_US) {
+        return;
+    }
+    if (keep->since_us > 0 && keep->was_full) {
+        int64_t pages = (int64_t)keep->n_dealt * (keep->shortest_us + GW_REF_QUEUE_US) / period_us;
+
+        /* References come in bursts: one period says little. */
+        keep->max_pages =
+            (unsigned)CLAMP(MAX(pages, keep->max_pages / 2), MIN_PAGES, GW_REF_MAX_UNPROVEN_PAGES);
+    }
+    keep->since_us = now_us;
+    keep->n_dealt = 0;
+    keep->was_full = keep->n_pages >= keep->max_pages;
+}
+
 void
 gw_ref_keep_acked(GwRefKeep *keep, uint64_t sequence)
 {
+    int64_t now_us = gw_now_us();
+
     pthread_mutex_lock(&keep->lock);
     keep->acked = MAX(keep->acked, sequence);
     for (;;) {
@@ -128,9 +167,15 @@ gw_ref_keep_acked(GwRefKeep *keep, uint64_t sequence)
         if (kept->asked) {
             g_queue_remove(&keep->due, kept);
         }
-        keep->n_pages -= gw_ref_group_n_pages(kept->group);
+        unsigned n_pages = gw_ref_group_n_pages(kept->group);
+        int64_t took_us = MAX(now_us - kept->pushed_us, 1);
+
+        keep->n_pages -= n_pages;
+        keep->n_dealt += n_pages;
+        keep->shortest_us = keep->shortest_us > 0 ? MIN(keep->shortest_us, took_us) : took_us;
         g_hash_table_remove(keep->by_sequence, &kept->sequence);
     }
+    adjust(keep, now_us);
     pthread_cond_broadcast(&keep->room);
     pthread_mutex_unlock(&keep->lock);
 }

@@ -7,6 +7,10 @@
  * answer it. What is lost with a connection is asked for again by the target, so nothing of it is
  * remembered here.
  *
+ * There are never more of them than the target deals with in GW_REF_QUEUE_US beside the way there
+ * and back, by measure: at the end of a move the guest waits for what is left of them, and their
+ * few bytes on the wire tell nothing of that.
+ *
  * Any thread. Memory: GW_REF_MAX_UNPROVEN_PAGES pages, at most half as much again for what lies
  * between them in their batches' buffers, and those of the batches that are being encoded while the
  * last of them were taken.
@@ -15,6 +19,8 @@
 
 #include "lane/image_ref.h"
 #include "lane/outbox.h"
+
+#define GW_REF_QUEUE_US 40000
 
 typedef struct GwRefKeep GwRefKeep;
 

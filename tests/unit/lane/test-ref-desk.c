@@ -326,10 +326,15 @@ test_lost_connections(void)
 
 /* --- limits ----------------------------------------------------------------------------------- */
 
+static gint has_room; /* atomic */
+
 static void *
 wait_for_room(void *data)
 {
-    return GINT_TO_POINTER(gw_ref_keep_wait_room(data));
+    bool room = gw_ref_keep_wait_room(data);
+
+    g_atomic_int_set(&has_room, room);
+    return GINT_TO_POINTER(room);
 }
 
 static void
@@ -356,6 +361,27 @@ test_room(void)
     waiter = g_thread_new("waiter", wait_for_room, rig.keep);
     gw_ref_keep_stop(rig.keep);
     g_assert_false(GPOINTER_TO_INT(g_thread_join(waiter)));
+}
+
+/* A target that deals with little is given less. */
+static void
+test_room_follows_the_target(void)
+{
+    g_auto(Rig) rig = {0};
+
+    rig_init(&rig, "a");
+    g_atomic_int_set(&has_room, false);
+    send_until(&rig, GW_REF_MAX_UNPROVEN_PAGES);
+    gw_ref_keep_acked(rig.keep, 1); /* a period begins */
+    send_until(&rig, 200);
+    GThread *waiter = g_thread_new("waiter", wait_for_room, rig.keep);
+
+    g_usleep(150 * 1000); /* the period, in which nothing is dealt with */
+    gw_ref_keep_acked(rig.keep, 2);
+    gw_ref_keep_acked(rig.keep, rig.n_frames * 3 / 8);
+    g_assert_false(g_atomic_int_get(&has_room));
+    gw_ref_keep_acked(rig.keep, rig.n_frames * 5 / 8);
+    g_assert_true(GPOINTER_TO_INT(g_thread_join(waiter)));
 }
 
 /* --- ends ------------------------------------------------------------------------------------- */
@@ -648,6 +674,7 @@ main(int argc, char **argv)
     g_test_add_func("/ref-desk/cold-disk", test_cold_disk);
     g_test_add_func("/ref-desk/lost-connections", test_lost_connections);
     g_test_add_func("/ref-desk/room", test_room);
+    g_test_add_func("/ref-desk/room-follows-the-target", test_room_follows_the_target);
     g_test_add_func("/ref-desk/session-ends", test_session_ends);
     g_test_add_func("/ref-desk/hung-disk", test_hung_disk);
     g_test_add_func("/ref-desk/slow-disk", test_slow_disk);
