@@ -8,6 +8,7 @@ FUZZ_SECONDS (60) is the time for each fuzz target. Arguments name the parts to 
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -52,17 +53,25 @@ def run(command, log, timeout=PART_TIMEOUT_S, **env):
                     os.killpg(process.pid, 9)
 
 
+def skip_reason(suite, case):
+    """Meson leaves it in what the program printed."""
+    skipped = case.find("skipped")
+    printed = re.search(rf"^ok {re.escape(case.get('name'))} # SKIP (.+)$",
+                        suite.findtext("system-out") or "", re.MULTILINE)
+    return skipped.get("message") or skipped.text or (printed[1] if printed else "no reason")
+
+
 def add_junit(result, path):
     """Adds the cases of a JUnit file, as meson and pytest write them."""
-    for case in xml.parse(path).iter("testcase"):
-        name = f"{case.get('classname')} {case.get('name')}"
-        skipped = case.find("skipped")
-        if case.find("failure") is not None or case.find("error") is not None:
-            result.failed.append(name)
-        elif skipped is not None:
-            result.skipped.append(f"{name}: {skipped.get('message') or skipped.text or 'no reason'}")
-        else:
-            result.passed += 1
+    for suite in xml.parse(path).iter("testsuite"):
+        for case in suite.iter("testcase"):
+            name = f"{case.get('classname')} {case.get('name')}"
+            if case.find("failure") is not None or case.find("error") is not None:
+                result.failed.append(name)
+            elif case.find("skipped") is not None:
+                result.skipped.append(f"{name}: {skip_reason(suite, case)}")
+            else:
+                result.passed += 1
 
 
 def single(name, succeeded):
