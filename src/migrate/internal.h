@@ -318,8 +318,8 @@ void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
 /* What it has counted is kept. */
 void gw_target_drop_session(GwTarget *target);
 /*
- * Ends the half guest that a post-copy which has failed left on this host, if the record says that
- * it is to be: it waits for pages that nobody has. NULL is fine.
+ * Ends the half guest that a post-copy which has failed left on this host, if @vm's QEMU still is
+ * the one that the record names: it waits for pages that nobody has. NULL is fine.
  */
 void gw_target_end_half(GwMove *move, GwVm *vm);
 void gw_target_set_prepare(GwMove *move, const json_t *message);

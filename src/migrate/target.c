@@ -14,7 +14,8 @@
 
 #include <string.h>
 
-#define HALF_TO_END "half_to_end" /* of a record: half of a lost guest is here */
+/* Of a record: the process that has half of a lost guest, and is to end. */
+#define HALF "half"
 
 static GwTarget *
 side_of(GwMove *move)
@@ -516,16 +517,27 @@ on_half_ended(GwVm *vm, const GError *error, void *data)
                "'godwit vm stop --force'",
                error->message);
     } else {
-        json_object_del(move->record, HALF_TO_END);
+        json_object_del(move->record, HALF);
         gw_move_save(move);
     }
     gw_move_call_done(move);
 }
 
+/* Not by the VM's name alone: it may have been started from its disks since. */
+static bool
+is_half(const GwMove *move, GwVm *vm)
+{
+    const json_t *half = json_object_get(move->record, HALF);
+    GwProcessId process = vm ? gw_vm_process(vm) : (GwProcessId){0};
+
+    return half && process.pid > 0 && gw_json_int(half, "pid", 0) == process.pid &&
+           (uint64_t)gw_json_int(half, "start_ticks", 0) == process.start_ticks;
+}
+
 void
 gw_target_end_half(GwMove *move, GwVm *vm)
 {
-    if (vm && gw_json_bool(move->record, HALF_TO_END, false)) {
+    if (is_half(move, vm)) {
         move->calls++;
         gw_vms_stop(move->moves->options.vms, vm, true, 0, on_half_ended, move);
     }
@@ -625,7 +637,11 @@ target_report(GwMove *move, json_t *record)
     /* Written with the state: should this host crash now, it is ended when the daemon is back. */
     if (state == GW_MOVE_GUEST_LOST && gw_move_may_post(move) && vm &&
         gw_vm_state(vm) != GW_VM_STOPPED) {
-        gw_json_set_bool(record, HALF_TO_END, true);
+        GwProcessId process = gw_vm_process(vm);
+
+        json_object_set_new(record, HALF,
+                            json_pack("{s:I, s:I}", "pid", (json_int_t)process.pid, "start_ticks",
+                                      (json_int_t)process.start_ticks));
     }
     bool runs = state == GW_MOVE_RUNNING || state == GW_MOVE_FETCHING;
     if (runs && target->given_up_us > 0 && !json_object_get(record, "start_ms")) {

@@ -585,24 +585,26 @@ test_half_of_a_lost_guest(void)
         g_auto(Rig) rig;
         rig_init(&rig);
         start_web(&rig);
-        pid_t pid = vm_pid(web_of(&rig));
+        GwProcessId process = gw_vm_process(web_of(&rig));
 
         put_owner(&rig, "alpha", 2);
         put_move(&rig, "m-1", "target", GW_MOVE_GUEST_LOST, 1);
         g_autoptr(json_t) record = record_of(&rig, "m-1");
-        gw_json_set_bool(record, "half_to_end", is_half);
+        json_object_set_new(record, "half",
+                            json_pack("{s:I, s:I}", "pid", (json_int_t)process.pid, "start_ticks",
+                                      (json_int_t)process.start_ticks - !is_half));
         g_autofree char *text = gw_json_text(record);
         host_put_record(rig.host, "move/m-1", text);
         restart(&rig);
         if (is_half) {
-            WAIT_FOR(gw_vm_state(web_of(&rig)) == GW_VM_STOPPED);
-            g_assert_false(runs(pid));
             WAIT_FOR(gw_moves_find(rig.moves, "m-1")->calls == 0);
+            g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_STOPPED);
+            g_assert_false(runs(process.pid));
             g_autoptr(json_t) after = record_of(&rig, "m-1");
-            g_assert_false(gw_json_bool(after, "half_to_end", false));
+            g_assert_null(json_object_get(after, "half"));
         } else {
             let_it_work(&rig);
-            assert_untouched(&rig, pid);
+            assert_untouched(&rig, process.pid);
         }
     }
 }
