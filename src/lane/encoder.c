@@ -71,7 +71,7 @@ static void
 push(GwEncoder *encoder, GwFrame *frame)
 {
     if (frame->references) {
-        gw_ref_keep_push(encoder->keep, encoder->outbox, frame);
+        gw_ref_keep_push(encoder->keep, encoder->outbox, frame, gw_now_us());
     } else {
         gw_outbox_push(encoder->outbox, frame);
     }

@@ -39,7 +39,7 @@ handle_ack(GwLink *link, const GwFrame *frame, GError **error)
     if (urgent) {
         gw_wake_raise(lane->bytes_fd);
     } else if (keep_of(lane)) {
-        gw_ref_keep_acked(keep_of(lane), ack.sequence);
+        gw_ref_keep_acked(keep_of(lane), ack.sequence, gw_now_us());
     }
     return true;
 }

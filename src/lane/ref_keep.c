@@ -8,12 +8,10 @@
  */
 #include "lane/ref_keep.h"
 
-#include "base/units.h"
-
 #include <pthread.h>
 
-/* Less than some frames at once would leave the target's threads and disks without work. */
-#define MIN_PAGES (8 * GW_REF_MAX_PAGES)
+/* As many frames as a target asks its disks for ahead (ref_desk.c). */
+#define MIN_PAGES (16 * GW_REF_MAX_PAGES)
 #define PERIOD_US 100000
 
 typedef struct Kept {
@@ -113,12 +111,12 @@ gw_ref_keep_stop(GwRefKeep *keep)
 }
 
 void
-gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame)
+gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame, int64_t now_us)
 {
     Kept *kept = g_new0(Kept, 1);
 
     kept->group = g_steal_pointer(&frame->references);
-    kept->pushed_us = gw_now_us();
+    kept->pushed_us = now_us;
     pthread_mutex_lock(&keep->lock);
     kept->sequence = gw_outbox_push(outbox, frame);
     keep->n_pages += gw_ref_group_n_pages(kept->group);
@@ -141,9 +139,7 @@ adjust(GwRefKeep *keep, int64_t now_us)
     if (keep->since_us > 0 && keep->was_full) {
         int64_t pages = (int64_t)keep->n_dealt * (keep->shortest_us + GW_REF_QUEUE_US) / period_us;
 
-        /* References come in bursts: one period says little. */
-        keep->max_pages =
-            (unsigned)CLAMP(MAX(pages, keep->max_pages / 2), MIN_PAGES, GW_REF_MAX_UNPROVEN_PAGES);
+        keep->max_pages = (unsigned)CLAMP(pages, MIN_PAGES, GW_REF_MAX_UNPROVEN_PAGES);
     }
     keep->since_us = now_us;
     keep->n_dealt = 0;
@@ -151,10 +147,8 @@ adjust(GwRefKeep *keep, int64_t now_us)
 }
 
 void
-gw_ref_keep_acked(GwRefKeep *keep, uint64_t sequence)
+gw_ref_keep_acked(GwRefKeep *keep, uint64_t sequence, int64_t now_us)
 {
-    int64_t now_us = gw_now_us();
-
     pthread_mutex_lock(&keep->lock);
     keep->acked = MAX(keep->acked, sequence);
     for (;;) {

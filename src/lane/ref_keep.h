@@ -41,10 +41,10 @@ bool gw_ref_keep_wait_room(GwRefKeep *keep) GW_MUST_USE;
 void gw_ref_keep_stop(GwRefKeep *keep);
 
 /* Gives @frame (transfer full) to the outbox and keeps its references under its sequence. */
-void gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame);
+void gw_ref_keep_push(GwRefKeep *keep, GwOutbox *outbox, GwFrame *frame, int64_t now_us);
 
 /* All frames up to @sequence are acknowledged. */
-void gw_ref_keep_acked(GwRefKeep *keep, uint64_t sequence);
+void gw_ref_keep_acked(GwRefKeep *keep, uint64_t sequence, int64_t now_us);
 
 /* A NEED. One that comes late is ignored; GW_ERROR_PROTOCOL for what was never referenced. */
 bool gw_ref_keep_take_need(GwRefKeep *keep, const uint8_t *payload, size_t len,

@@ -201,7 +201,7 @@ make_frame(GwFramePool *pool, unsigned n_pages, const GByteArray *section)
 
 void
 sim_references_push(SimReferences *references, GwFramePool *pool, GwOutbox *outbox,
-                    uint64_t sequence)
+                    uint64_t sequence, int64_t now_us)
 {
     const SentFrame sent = choose_pages(references);
     GwRefGroup *group = gw_ref_group_new();
@@ -220,7 +220,7 @@ sim_references_push(SimReferences *references, GwFramePool *pool, GwOutbox *outb
     GwFrame *frame = make_frame(pool, sent.n_pages, section);
 
     frame->references = group;
-    gw_ref_keep_push(references->keep, outbox, frame);
+    gw_ref_keep_push(references->keep, outbox, frame, now_us);
     g_array_set_size(references->sent, (guint)sequence + 1);
     g_array_index(references->sent, SentFrame, sequence) = sent;
     references->counts.frames++;
@@ -228,9 +228,9 @@ sim_references_push(SimReferences *references, GwFramePool *pool, GwOutbox *outb
 }
 
 void
-sim_references_acked(SimReferences *references, uint64_t sequence)
+sim_references_acked(SimReferences *references, uint64_t sequence, int64_t now_us)
 {
-    gw_ref_keep_acked(references->keep, sequence);
+    gw_ref_keep_acked(references->keep, sequence, now_us);
 }
 
 /* --- target ----------------------------------------------------------------------------------- */

@@ -29,8 +29,8 @@ void sim_references_free(SimReferences *references);
 
 /* Source: the outbox gets a frame of a few pages, whose sequence will be @sequence. */
 void sim_references_push(SimReferences *references, GwFramePool *pool, GwOutbox *outbox,
-                         uint64_t sequence);
-void sim_references_acked(SimReferences *references, uint64_t sequence);
+                         uint64_t sequence, int64_t now_us);
+void sim_references_acked(SimReferences *references, uint64_t sequence, int64_t now_us);
 
 /* Target: for each frame that got its place in the order. */
 void sim_references_announce(SimReferences *references, GwFrame *frame);

@@ -278,7 +278,8 @@ push_some(World *world, End *end)
 
         end->pushed++;
         if (world->references && end == &world->ends[0] && chance(world, 50)) {
-            sim_references_push(world->references, world->pool, end->outbox, end->pushed);
+            sim_references_push(world->references, world->pool, end->outbox, end->pushed,
+                                world->now_us);
         } else {
             push_frame(world, end, bytes);
         }
@@ -359,7 +360,7 @@ take_packet(World *world, unsigned which, Packet *packet)
         fine = gw_outbox_acked(end->outbox, &packet->ack, world->now_us, NULL);
         end->acked = MAX(end->acked, packet->ack.sequence);
         if (which == 0 && world->references) {
-            sim_references_acked(world->references, end->acked);
+            sim_references_acked(world->references, end->acked, world->now_us);
         }
         break;
     case PACKET_ABOUT_REFERENCES:

@@ -271,17 +271,19 @@ test_no_measures(void)
     g_assert_cmpint(gw_adapt_effort(&adapt, false).level, ==, 1);
 }
 
-/* Encoders that are too slow: on a far link it goes down rung by rung, on a near one at once. */
+static const GwAdaptSample encoders_too_slow = {
+    .period_us = GW_ADAPT_PERIOD_US,
+    .waited_encoder_us = GW_ADAPT_PERIOD_US,
+    .n_encoders = 1,
+    .n_processors = 2,
+    .taken_bytes = 1000 * 1000,
+};
+
+/* On a far link it goes down rung by rung, on a near one at once. */
 static void
 test_steps_down(void)
 {
-    GwAdaptSample sample = {
-        .period_us = GW_ADAPT_PERIOD_US,
-        .waited_encoder_us = GW_ADAPT_PERIOD_US,
-        .n_encoders = 1,
-        .n_processors = 2,
-        .taken_bytes = 1000 * 1000,
-    };
+    GwAdaptSample sample = encoders_too_slow;
     GwAdapt near, far;
 
     gw_adapt_init(&near, 0);
@@ -303,13 +305,7 @@ test_steps_down(void)
 static void
 test_pause_after_a_step_down(void)
 {
-    GwAdaptSample sample = {
-        .period_us = GW_ADAPT_PERIOD_US,
-        .waited_encoder_us = GW_ADAPT_PERIOD_US,
-        .n_encoders = 1,
-        .n_processors = 2,
-        .taken_bytes = 1000 * 1000 * 1000,
-    };
+    GwAdaptSample sample = encoders_too_slow;
     GwAdapt adapt;
 
     gw_adapt_init(&adapt, 0);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define NOW_US  1000000 /* some time */
 #define N_PAGES 3000u
 #define SEED    11u
 
@@ -174,7 +175,7 @@ send_frame(Rig *rig, unsigned first, unsigned most)
     g_autoptr(GwFrame) arriving = gw_frame_ref(frame);
 
     frame->references = group;
-    gw_ref_keep_push(rig->keep, rig->outbox, frame);
+    gw_ref_keep_push(rig->keep, rig->outbox, frame, NOW_US);
     rig->n_frames++;
     gw_ref_desk_announce(rig->desk, arriving);
 }
@@ -207,7 +208,7 @@ take_all(void *data)
             g_assert_cmpmem(gw_ref_pages_get(pages, i), GW_PAGE_BYTES, rig->sent[compared++],
                             GW_PAGE_BYTES);
         }
-        gw_ref_keep_acked(rig->keep, sequence);
+        gw_ref_keep_acked(rig->keep, sequence, NOW_US);
     }
     g_assert_cmpuint(compared, ==, rig->n_sent);
     g_atomic_int_set(&taker->done, 1);
@@ -355,7 +356,7 @@ test_room(void)
     send_until(&rig, GW_REF_MAX_UNPROVEN_PAGES);
     GThread *waiter = g_thread_new("waiter", wait_for_room, rig.keep);
 
-    gw_ref_keep_acked(rig.keep, 1);
+    gw_ref_keep_acked(rig.keep, 1, NOW_US);
     g_assert_true(GPOINTER_TO_INT(g_thread_join(waiter)));
     send_until(&rig, 200);
     waiter = g_thread_new("waiter", wait_for_room, rig.keep);
@@ -372,15 +373,15 @@ test_room_follows_the_target(void)
     rig_init(&rig, "a");
     g_atomic_int_set(&has_room, false);
     send_until(&rig, GW_REF_MAX_UNPROVEN_PAGES);
-    gw_ref_keep_acked(rig.keep, 1); /* a period begins */
+    gw_ref_keep_acked(rig.keep, 1, NOW_US); /* a period begins */
     send_until(&rig, 200);
     GThread *waiter = g_thread_new("waiter", wait_for_room, rig.keep);
 
-    g_usleep(150 * 1000); /* the period, in which nothing is dealt with */
-    gw_ref_keep_acked(rig.keep, 2);
-    gw_ref_keep_acked(rig.keep, rig.n_frames * 3 / 8);
+    /* A second in which next to nothing is dealt with. */
+    gw_ref_keep_acked(rig.keep, 2, NOW_US + G_USEC_PER_SEC);
+    gw_ref_keep_acked(rig.keep, rig.n_frames * 3 / 8, NOW_US + G_USEC_PER_SEC);
     g_assert_false(g_atomic_int_get(&has_room));
-    gw_ref_keep_acked(rig.keep, rig.n_frames * 5 / 8);
+    gw_ref_keep_acked(rig.keep, rig.n_frames * 5 / 8, NOW_US + G_USEC_PER_SEC);
     g_assert_true(GPOINTER_TO_INT(g_thread_join(waiter)));
 }
 
@@ -594,7 +595,7 @@ test_hostile_needs(void)
         g_assert_true(gw_ref_keep_take_need(rig.keep, need->data, need->len, &error));
     }
     expect_bad_need(&rig, need); /* without end */
-    gw_ref_keep_acked(rig.keep, 1);
+    gw_ref_keep_acked(rig.keep, 1, NOW_US);
     g_assert_false(gw_ref_keep_has_fill(rig.keep));
     g_assert_true(gw_ref_keep_take_need(rig.keep, need->data, need->len, &error)); /* late */
     g_assert_false(gw_ref_keep_has_fill(rig.keep));
@@ -653,7 +654,7 @@ test_rate(void)
             gw_ref_pages_free(gw_ref_desk_take(rig.desk, i, &error));
 
             g_assert_no_error(error);
-            gw_ref_keep_acked(rig.keep, i);
+            gw_ref_keep_acked(rig.keep, i, NOW_US);
         }
         n_pages += rig.n_sent;
     }
