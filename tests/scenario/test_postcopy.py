@@ -151,3 +151,22 @@ def test_qemu_is_killed(make_cluster, end):
         cluster.wait_move(host, move_id, 60)
         assert host.move(move_id)["outcome"] == "guest-lost", host.move(move_id)
     wait_for(lambda: not cluster.running_on(vm), "the other half to end", 30)
+
+
+def test_source_is_gone_for_good(make_cluster):
+    """The way out is the one that the refusal to cancel tells; then the VM starts from its disks."""
+    cluster = make_cluster(Veth, mbit=50, settings=SHORT)
+    vm, move_id = start_slow(cluster)
+    pid = cluster.alpha.qemu_pid(vm.name)
+    cluster.alpha.kill()
+    os.kill(pid, signal.SIGKILL)
+    refused = cluster.beta.godwit("migration", "cancel", move_id, check=False)
+    assert refused.returncode != 0 and "end its QEMU on this host" in refused.stderr
+    os.kill(cluster.beta.qemu_pid(vm.name), signal.SIGKILL)
+    cluster.wait_move(cluster.beta, move_id, 60)
+    assert cluster.beta.move(move_id)["outcome"] == "guest-lost"
+    cluster.beta.godwit("vm", "start", vm.name)
+    assert cluster.beta.vm(vm.name)["state"] == "running"
+    cluster.beta.kill()
+    cluster.beta.start()
+    assert cluster.beta.vm(vm.name)["state"] == "running", "it is no half of a guest"
