@@ -44,6 +44,7 @@ static const GwFrameKind kinds[] = {
     [GW_FRAME_STREAM_BEGIN] = {"STREAM_BEGIN", GW_STREAM_BEGIN_BYTES, GW_CHANNEL_RAM, true, false},
     [GW_FRAME_NEED] = {"NEED", GW_REF_NEED_MAX_BYTES, GW_CHANNEL_CONTROL, false, false},
     [GW_FRAME_FILL] = {"FILL", GW_REF_FILL_MAX_BYTES, GW_CHANNEL_RAM, false, false},
+    [GW_FRAME_REFERENCES_END] = {"REFERENCES_END", 0, GW_CHANNEL_RAM, true, false},
     [GW_FRAME_PROBE] = {"PROBE", GW_PROBE_MAX_BYTES, GW_CHANNEL_CONTROL, false, false},
 };
 

@@ -51,6 +51,8 @@
  *     CHECKPOINT  0  8  bytes of QEMU's stream that the frames before this one stand for
  *                 8 16  digest over them (digest.h)
  *     STREAM_END  the same for the whole stream; no stream frame may follow
+ *     REFERENCES_END
+ *                 empty: no frame behind this one has references
  *     OPEN        empty: the sender has opened this byte channel
  *     BYTES       1 to GW_BYTES_MAX_BYTES bytes of the channel
  *     END         empty: no more bytes of the channel come from the sender
@@ -62,9 +64,9 @@
  *     NEED, FILL  about references that a target cannot prove: image_ref.h
  *     PROBE       any bytes, without a meaning: the sender measures the link
  *
- * Ordered types are CONTROL, STREAM_BEGIN, BLOCK, RAM, CHECKPOINT and STREAM_END (bulk), OPEN,
- * BYTES and END (urgent). Pure; any thread. Errors: GW_ERROR_PROTOCOL, GW_ERROR_UNSUPPORTED for
- * versions.
+ * Ordered types are CONTROL, STREAM_BEGIN, BLOCK, RAM, CHECKPOINT, REFERENCES_END and STREAM_END
+ * (bulk), OPEN, BYTES and END (urgent). Pure; any thread. Errors: GW_ERROR_PROTOCOL,
+ * GW_ERROR_UNSUPPORTED for versions.
  */
 #pragma once
 
@@ -118,6 +120,7 @@ typedef enum GwFrameType {
     GW_FRAME_END = 18,
     GW_FRAME_BYTES_ACK = 19,
     GW_FRAME_PROBE = 20,
+    GW_FRAME_REFERENCES_END = 21,
 } GwFrameType;
 
 typedef enum GwChannel {

@@ -42,6 +42,7 @@ typedef struct GwSource {
     GwBatch *batch; /* being filled */
     GwEncoder *encoder;
     bool begun; /* the first page was there */
+    bool references_ended;
     unsigned blocks_sent;
     uint64_t next_checkpoint;
     int64_t cpu_us;
@@ -202,7 +203,7 @@ static void
 give_batch(GwSource *source)
 {
     GwBatchEffort effort = gw_adapt_effort(&source->adapt, is_in_a_hurry(source));
-    unsigned off = source->lane->encodings_off;
+    unsigned off = source->references_ended ? GW_ENCODING_ALL : source->lane->encodings_off;
 
     effort.images = off & GW_ENCODING_REFERENCE ? NULL : source->lane->references;
     effort.visit = off & GW_ENCODING_VISIT ? NULL : source->lane->references;
@@ -281,14 +282,33 @@ add_page(GwSource *source, const GwRamItem *item, GError **error)
     return true;
 }
 
+/*
+ * Behind the first command of a post-copy the guest may start on the target, and write to its
+ * disks, while pages still come: before that the target closes them.
+ */
+static void
+end_references(GwSource *source)
+{
+    g_autoptr(GByteArray) empty = g_byte_array_new();
+
+    flush(source);
+    send_payload(source, GW_FRAME_REFERENCES_END, empty);
+    source->references_ended = true;
+}
+
 static bool
 add_item(GwSource *source, const GwRamItem *item, GError **error)
 {
-    if (source->lane->placed && gw_ram_parser_hides_changes(source->parser)) {
+    bool hides_changes = gw_ram_parser_hides_changes(source->parser);
+
+    if (source->lane->placed && hides_changes) {
         g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED,
                     "QEMU sends memory in a form that the target cannot write into its QEMU's: "
                     "switch its migration capabilities xbzrle and compress off");
         return false;
+    }
+    if (source->lane->references && hides_changes && !source->references_ended) {
+        end_references(source);
     }
     if (item->kind == GW_RAM_ITEM_BYTES) {
         add_bytes(source, item);

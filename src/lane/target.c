@@ -45,6 +45,7 @@ typedef struct GwTarget {
     GwPageTarget *pages;
     GByteArray *out;
     StreamState state;
+    bool references_ended;
     bool qemu_gone;         /* stream frames are taken and dropped */
     int fd;                 /* the inbox's */
     GwRefPages *references; /* of the frame being handled, NULL: it has none */
@@ -183,6 +184,15 @@ handle_mark(GwTarget *target, const uint8_t *payload, size_t len, GError **error
     return true;
 }
 
+/* The guest may start as soon as QEMU has what comes behind this, and the disks be locked. */
+static void
+close_images(GwTarget *target)
+{
+    gw_ref_desk_close(target->lane->desk);
+    gw_ref_desk_wait_closed(target->lane->desk);
+    target->references_ended = true;
+}
+
 static bool
 handle_stream_end(GwTarget *target, const uint8_t *payload, size_t len, GError **error)
 {
@@ -193,9 +203,7 @@ handle_stream_end(GwTarget *target, const uint8_t *payload, size_t len, GError *
         target->qemu_gone = true;
         return false;
     }
-    /* The guest may start as soon as this is known, and the disks be locked. */
-    gw_ref_desk_close(target->lane->desk);
-    gw_ref_desk_wait_closed(target->lane->desk);
+    close_images(target);
     shutdown(target->fd, SHUT_WR);
     post_stream_end(target, NULL);
     return true;
@@ -228,6 +236,11 @@ handle_ram(GwTarget *target, const GwFrame *frame, GError **error)
 
     /* What is damaged is told when it is decoded. */
     if (gw_batch_references(payload, len, &references) && references.n_pages > 0) {
+        if (target->references_ended) {
+            g_set_error(error, GW_ERROR, GW_ERROR_PROTOCOL,
+                        "the peer referred to disk images after it said that it would not again");
+            return false;
+        }
         target->references = take_references(target->lane, frame->header.sequence, error);
         if (!target->references) {
             return false;
@@ -255,6 +268,9 @@ handle_stream_frame(GwTarget *target, const GwFrame *frame, GError **error)
         return handle_ram(target, frame, error);
     case GW_FRAME_CHECKPOINT:
         return handle_mark(target, payload, len, error);
+    case GW_FRAME_REFERENCES_END:
+        close_images(target);
+        return true;
     default:
         return handle_stream_end(target, payload, len, error);
     }

@@ -67,15 +67,18 @@ lane_wishes(const json_t *record)
     };
 }
 
-/*
- * Over the lane ("auto" is decided by the checks), and not if the guest may start on the target,
- * and write to its disks, while the stream still comes.
- */
+/* Over the lane: "auto" is decided by the checks. */
 static bool
 may_refer(const GwSource *source)
 {
-    return strcmp(gw_json_str(source->move->record, "transport", "lane"), "direct") != 0 &&
-           !gw_move_may_post(source->move);
+    return strcmp(gw_json_str(source->move->record, "transport", "lane"), "direct") != 0;
+}
+
+/* The pages that a running guest waits for pass the stream by, and so all who take notes of it. */
+static bool
+may_keep_visit(const GwSource *source)
+{
+    return may_refer(source) && !gw_move_may_post(source->move);
 }
 
 static void
@@ -164,7 +167,7 @@ keeps_visit(const GwSource *source, const GwDefinition *definition)
 {
     const GwVisits *visits = source->move->moves->options.visits;
 
-    return visits && may_refer(source) && gw_visits_keeps(visits, definition->memory_bytes);
+    return visits && may_keep_visit(source) && gw_visits_keeps(visits, definition->memory_bytes);
 }
 
 /* The target notes how the memory comes: what this host keeps of it can be referred to. */
@@ -226,10 +229,10 @@ on_prepared(GwSource *source, json_t *message)
         source->direct = json_pack("{s:I, s:s}", "port", (json_int_t)port, "psk", key);
     }
     take_answer(source, json_object_get(message, "references"));
-    if (may_refer(source) && gw_json_bool(message, "notes_visit", false)) {
+    if (may_keep_visit(source) && gw_json_bool(message, "notes_visit", false)) {
         begin_visit(source);
     }
-    if (may_refer(source)) {
+    if (!gw_move_may_post(source->move)) {
         gw_lane_set_placed(source->lane, take_placed(json_object_get(message, "placed")));
     }
     gw_move_event(source->move, GW_MOVE_EVENT_READY, NULL);

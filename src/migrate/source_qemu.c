@@ -363,9 +363,6 @@ start_on_lane(GwSource *source, GwQmp *qmp, GError **error)
     }
     our_end = pair[0];
     qemu_end = pair[1];
-    if (source->references) {
-        gw_lane_set_references(source->lane, g_steal_pointer(&source->references));
-    }
     gw_lane_keep_visit(source->lane, source->visit);
     if (!gw_lane_start_stream(source->lane, g_steal_fd(&our_end), error)) {
         return false;
@@ -425,6 +422,9 @@ gw_source_qemu_start(GwSource *source)
     source->qemu_completed = false;
     source->started_us = gw_now_us();
     source->qemu_cpu_us = gw_vm_cpu_us(vm);
+    if (source->references) {
+        gw_lane_set_references(source->lane, g_steal_pointer(&source->references));
+    }
     gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(gw_move_may_post(source->move)),
                 on_setup_reply, source);
     if (!source->direct) {

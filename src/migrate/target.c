@@ -173,10 +173,7 @@ prepare(GwTarget *target)
     g_autoptr(json_t) run = json_deep_copy(json_object_get(target->prepare, "run"));
 
     gw_json_set_bool(run, "spare_monitor", gw_move_may_post(move));
-    /* With post-copy the guest may write to its disks while the stream still comes. */
-    if (!gw_move_may_post(move)) {
-        look_at_offers(target, definition);
-    }
+    look_at_offers(target, definition);
     move->calls++;
     gw_vms_prepare_incoming(move->moves->options.vms, definition, run, move->id, on_vm_prepared,
                             move);

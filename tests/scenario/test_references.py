@@ -4,7 +4,7 @@ import os
 import pwd
 import subprocess
 
-from godwit import Vm, qemu_user
+from godwit import Vm, page_faults_allowed, qemu_user
 from guest import wait_for
 from net import Veth
 from test_move import move_and_verify
@@ -53,6 +53,22 @@ def test_a_guest_that_has_read_its_disk(cluster):
     # Beside the disk, in plain: on a link as fast as this one nothing is compressed.
     assert move["bytes"]["wire"] < (100 + DISK_MIB // 8) * MIB
     print({"wire": move["bytes"]["wire"], "reference": move["bytes"]["reference"],
+           "reference_pages": move["reference_pages"]})
+
+
+def test_a_post_copy_of_such_a_guest(make_cluster):
+    """It writes more than the link carries; what it has read is on the disk all the same."""
+    cluster = make_cluster(Veth, mbit=100)
+    _, top = make_disk(cluster, 3)
+    vm = reader(cluster, "hybrid", top, rate=40, set=96, fill=16)
+    vm.boot(cluster.alpha)
+    wait_indexed(cluster.alpha, 2)
+    with page_faults_allowed():
+        move = move_and_verify(cluster, vm, cluster.alpha, "--mode=post-copy")
+    assert move["postcopy"] is True
+    assert move["reference_pages"] > DISK_MIB * MIB // 4096 * 0.9, move
+    assert move["reference_misses"] == 0
+    print({"total_ms": move["total_ms"], "wire": move["bytes"]["wire"],
            "reference_pages": move["reference_pages"]})
 
 

@@ -3,6 +3,7 @@
 #include "qemustream.h"
 
 #include "base/cursor.h"
+#include "ramstream/format.h"
 
 #include <string.h>
 
@@ -138,6 +139,18 @@ put_round(Maker *maker, const QemuStreamSpec *spec, unsigned first, unsigned n, 
 }
 
 static void
+put_package(Maker *maker)
+{
+    const uint32_t len = strlen(QEMU_STREAM_PACKAGE);
+
+    gw_put_u8(maker->out, GW_STREAM_COMMAND);
+    gw_put_be16(maker->out, GW_STREAM_PACKAGED);
+    gw_put_be16(maker->out, sizeof(len));
+    gw_put_be32(maker->out, len);
+    g_byte_array_append(maker->out, (const uint8_t *)QEMU_STREAM_PACKAGE, len);
+}
+
+static void
 put_device(Maker *maker, size_t len)
 {
     gw_put_u8(maker->out, 0x04);
@@ -172,6 +185,9 @@ qemu_stream_make(const QemuStreamSpec *spec)
     for (unsigned first = 0; first < spec->n_pages; first += ROUND_PAGES) {
         unsigned n = MIN(ROUND_PAGES, spec->n_pages - first);
 
+        if (spec->post_copy && first > 0 && first + n == spec->n_pages) {
+            put_package(&maker);
+        }
         put_round(&maker, spec, first, n, first + n == spec->n_pages);
     }
     put_device(&maker, spec->device_bytes);

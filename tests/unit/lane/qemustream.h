@@ -17,7 +17,11 @@ typedef struct QemuStreamSpec {
     unsigned delta_part; /* of 100: the same, with a few words changed */
     unsigned equal_part; /* of 100: pages as they were sent last at another one, if they were */
     size_t device_bytes;
+    bool post_copy; /* the devices come in a package before the last round of several, too */
 } QemuStreamSpec;
+
+/* Of the package. */
+#define QEMU_STREAM_PACKAGE "the guest may start on the target"
 
 /* Transfer full. */
 GByteArray *qemu_stream_make(const QemuStreamSpec *spec);

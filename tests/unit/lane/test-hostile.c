@@ -232,17 +232,34 @@ need_to_target(RawPeer *peer, Villain *villain)
     hear_refusal(peer, villain);
 }
 
-/* One page, with a section of references that was never agreed on. */
 static void
-unexpected_references(RawPeer *peer, Villain *villain)
+send_references(RawPeer *peer)
 {
     uint8_t payload[16 + 4 + 34] = {[3] = 1, [15] = 4, [16] = 1 << 3 | GW_BATCH_JUMP};
 
     payload[18] = 1 << 3 | GW_BATCH_REFERENCE;
     payload[19] = 1 << 3 | GW_BATCH_ZERO;
+    raw_send_frame(peer, GW_FRAME_RAM, payload, sizeof(payload));
+}
+
+/* One page, with a section of references that was never agreed on. */
+static void
+unexpected_references(RawPeer *peer, Villain *villain)
+{
     send_begin(peer, 1 << 20, 0);
     send_block(peer, 0, "pc.ram");
-    raw_send_frame(peer, GW_FRAME_RAM, payload, sizeof(payload));
+    send_references(peer);
+    hear_refusal(peer, villain);
+}
+
+/* It had said that there are no more. */
+static void
+references_after_their_end(RawPeer *peer, Villain *villain)
+{
+    send_begin(peer, 1 << 20, 0);
+    send_block(peer, 0, "pc.ram");
+    raw_send_frame(peer, GW_FRAME_REFERENCES_END, "", 0);
+    send_references(peer);
     hear_refusal(peer, villain);
 }
 
@@ -510,6 +527,8 @@ test_caught(void)
         {"cut fill", cut_fill, GW_ERROR_PROTOCOL, "cut off"},
         {"need to target", need_to_target, GW_ERROR_PROTOCOL, "no references"},
         {"unexpected references", unexpected_references, GW_ERROR_PROTOCOL, "agreed on"},
+        {"references after their end", references_after_their_end, GW_ERROR_PROTOCOL,
+         "would not again"},
         {"reference without section", reference_without_section, GW_ERROR_PROTOCOL, "proven"},
         {"stream after end", stream_after_end, GW_ERROR_PROTOCOL, "after the end of the stream"},
         {"garbage", garbage, GW_ERROR_PROTOCOL, "the peer sent a"},

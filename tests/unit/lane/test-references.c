@@ -13,6 +13,7 @@
 #include <glib/gstdio.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #define TIMEOUT_MS 30000
 
@@ -279,6 +280,71 @@ test_shrunk_disk(void)
     trip_clear(&trip);
 }
 
+static bool
+has_open(const char *folder, const char *name)
+{
+    g_autofree char *path = g_build_filename(folder, name, NULL);
+    g_autoptr(GDir) fds = g_dir_open("/proc/self/fd", 0, NULL);
+    const char *fd;
+
+    while ((fd = g_dir_read_name(fds))) {
+        g_autofree char *link = g_build_filename("/proc/self/fd", fd, NULL);
+        g_autofree char *target = g_file_read_link(link, NULL);
+
+        if (g_strcmp0(target, path) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What QEMU gets, until that is in it. */
+static void
+drain_until(Drain *drain, const char *what)
+{
+    guint8 buffer[4096];
+
+    for (bool found = false; !found;) {
+        ssize_t n = read(drain->fd, buffer, sizeof(buffer));
+
+        g_assert_cmpint(n, >, 0);
+        g_byte_array_append(drain->bytes, buffer, (guint)n);
+        guint tail = MIN(drain->bytes->len, (guint)((size_t)n + strlen(what)));
+        found = memmem(drain->bytes->data + drain->bytes->len - tail, tail, what, strlen(what));
+    }
+}
+
+/* Before the target's QEMU may start the guest its disk is closed; pages behind that come whole. */
+static void
+test_post_copy(void)
+{
+    const QemuStreamSpec spec = {.seed = 5, .n_pages = 12000, .zero_part = 20, .post_copy = true};
+    g_autoptr(GError) error = NULL;
+    Trip trip;
+    Rig *rig = &trip.rig;
+
+    trip_init(&trip, &spec);
+    g_autoptr(GByteArray) disk = disk_of(trip.stream, 1);
+
+    agree(&trip, disk, disk);
+    g_assert_true(has_open(trip.folder, "theirs"));
+    feeder_start(&trip.feeder, trip.stream);
+    g_assert_true(gw_lane_start_stream(rig->accepted.lane, trip.drain.lane_fd, &error));
+    g_assert_true(gw_lane_start_stream(rig->client.lane, trip.feeder.lane_fd, &error));
+    drain_until(&trip.drain, QEMU_STREAM_PACKAGE);
+    g_assert_false(has_open(trip.folder, "theirs"));
+    drain_start(&trip.drain);
+    WAIT_FOR((rig->client.ended && rig->accepted.ended) || rig->client.closed);
+    g_assert_no_error(rig->client.closed);
+    feeder_join(&trip.feeder);
+    drain_join(&trip.drain);
+    expect_same_guest(&trip);
+    gw_lane_stats(rig->client.lane, &trip.sent);
+    g_assert_cmpuint(trip.sent.reference_pages, >, 3000);
+    g_assert_cmpuint(trip.sent.page_bytes, >, 1500 * GW_PAGE_BYTES);
+    trip_clear(&trip);
+}
+
 /* The source refers to a disk that the target has not taken. */
 static void
 test_not_agreed(void)
@@ -439,6 +505,7 @@ main(int argc, char **argv)
     g_test_add_func("/references/all-are-missing", test_all_are_missing);
     g_test_add_func("/references/shrunk-disk", test_shrunk_disk);
     g_test_add_func("/references/lost-connections", test_lost_connections);
+    g_test_add_func("/references/post-copy", test_post_copy);
     g_test_add_func("/references/not-agreed", test_not_agreed);
     g_test_add_func("/references/freed", test_freed);
     g_test_add_func("/references/hung-disk", test_hung_disk);
