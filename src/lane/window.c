@@ -167,7 +167,6 @@ gw_window_pace(GwWindow *window)
     double bytes = (double)highest_rate(window) * (double)window->rtt_us / US_PER_SECOND;
 
     window->paced_bytes = (uint64_t)CLAMP(bytes, GW_WINDOW_PACED_MIN_BYTES, GW_WINDOW_MAX_BYTES);
-    window->best_rates[0] = highest_rate(window);
     window->paced = true;
     window->draining = true;
     window->period_flight_us = 0;
@@ -175,14 +174,14 @@ gw_window_pace(GwWindow *window)
 
 /* One flight is over: the limit follows what it met. */
 static void
-end_period(GwWindow *window)
+end_period(GwWindow *window, int64_t now_us)
 {
     int64_t shortest_us = shortest_flight_us(window);
     int64_t queue_us = window->period_flight_us - shortest_us;
     double wanted_us = (double)(shortest_us + GW_WINDOW_PACED_US);
     double factor = (1 + wanted_us / (double)window->period_flight_us) / 2;
 
-    window->best_rates[0] = MAX(window->best_rates[0], highest_rate(window));
+    window->best_rates[0] = MAX(window->best_rates[0], gw_window_rate(window, now_us));
     if (!window->period_busy || window->draining) {
         return;
     }
@@ -219,8 +218,9 @@ note_flight(GwWindow *window, const GwWindowMark *mark, int64_t now_us)
     window->period_busy = window->period_busy || mark->busy;
     if (drain) {
         window->draining = true;
+        window->period_since_us = now_us; /* for a whole flight */
     } else if (now_us - window->period_since_us >= MAX(flight_us, PERIOD_MIN_US)) {
-        end_period(window);
+        end_period(window, now_us);
         window->draining = false;
         window->period_flight_us = 0;
     }

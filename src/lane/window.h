@@ -29,8 +29,9 @@
  * the last one; twice as fast with each flight that meets no queue, up to a quarter. It settles
  * where GW_WINDOW_PACED_US of queue stand before the narrowest point. Every 10 s half the limit is
  * used for one flight, so that one without a queue is seen. It is not below three quarters of a
- * bandwidth-delay product of the last 10 to 20 s: flights also take longer when threads do not get
- * a CPU, or TCP paces what it sends by the little that it was given before.
+ * bandwidth-delay product of the last 10 to 20 s, with the best average over a second (shorter ones
+ * are too high where news of what was received come in bursts): flights also take longer when
+ * threads do not get a CPU, or TCP paces what it sends by the little that it was given before.
  *
  * A deep queue would lengthen the downtime and lie to QEMU about the drain rate; a shallow one
  * starves the link. Pure: the caller brings the time (monotonic µs). One thread or a lock.
@@ -48,7 +49,7 @@
 /* From this round trip on a path is far: bytes count there, and lost packets take long to mend. */
 #define GW_WINDOW_FAR_RTT_US 10000
 
-#define GW_WINDOW_PACED_US        1000
+#define GW_WINDOW_PACED_US        700
 #define GW_WINDOW_PACED_MIN_BYTES (32u * 1024u)
 
 #define GW_WINDOW_RATE_SLOTS  5u
@@ -65,7 +66,7 @@ typedef struct GwWindow {
     int64_t recent_rtt_us; /* smallest since recent_since_us; 0: none */
     int64_t recent_since_us;
     int64_t flights_us[2];  /* shortest of this and of the last 10 s; 0: none */
-    uint64_t best_rates[2]; /* highest rate of the same times, as far as paced */
+    uint64_t best_rates[2]; /* best of a second in the same times, as far as paced */
     int64_t flights_since_us;
     bool paced;
     uint64_t paced_bytes; /* the limit, when paced */

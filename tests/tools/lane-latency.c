@@ -25,6 +25,7 @@
 
 #define REQUEST_BYTES 16u
 #define ANSWER_BYTES  4109u
+#define PIECE_BYTES   (1u << 20)
 #define PAUSE_US      50000
 #define PRECOPY_MS    3000
 #define WARM_UP_US    (2 * PRECOPY_MS * 1000)
@@ -74,19 +75,29 @@ read_whole(int fd, uint8_t *out, size_t len)
     return true;
 }
 
+/* New ones each time: what was sent before would be found again. xorshift, as GRand is slow. */
+static void
+fill(uint64_t *words, size_t n, uint64_t *word)
+{
+    for (size_t i = 0; i < n; i++) {
+        *word ^= *word << 13;
+        *word ^= *word >> 7;
+        *word ^= *word << 17;
+        words[i] = *word;
+    }
+}
+
 static void *
 feed(void *data)
 {
     Bench *bench = data;
-    g_autofree uint8_t *buffer = g_malloc(1 << 20);
+    g_autofree uint64_t *words = g_malloc(PIECE_BYTES);
+    uint64_t word = 1;
 
-    for (size_t i = 0; i < 1 << 20; i += 4) {
-        uint32_t random = g_random_int();
-        memcpy(buffer + i, &random, 4);
-    }
-    while (!g_atomic_int_get(&bench->stop) &&
-           send(bench->stream[0], buffer, 1 << 20, MSG_NOSIGNAL) > 0) {
-    }
+    do {
+        fill(words, PIECE_BYTES / sizeof(*words), &word);
+    } while (!g_atomic_int_get(&bench->stop) &&
+             send(bench->stream[0], words, PIECE_BYTES, MSG_NOSIGNAL) > 0);
     return NULL;
 }
 

@@ -17,7 +17,8 @@ typedef struct Link {
     int64_t link_free_us;
     uint64_t delivered;
     uint64_t most_in_flight;
-    int64_t late_us; /* what takes so long is not the link */
+    int64_t late_us;   /* what takes so long is not the link */
+    int64_t bundle_us; /* news come in bundles of so long; 0: one by one */
 } Link;
 
 typedef struct Packet {
@@ -43,6 +44,9 @@ link_send(Link *link)
     link->link_free_us =
         MAX(link->link_free_us, link->now_us) + (int64_t)(FRAME_BYTES / link->bytes_us);
     packet->ack_us = link->link_free_us + link->rtt_us + link->late_us;
+    if (link->bundle_us > 0) {
+        packet->ack_us += link->bundle_us - packet->ack_us % link->bundle_us;
+    }
     g_queue_push_tail(&link->flight, packet);
     link->most_in_flight = MAX(link->most_in_flight, gw_window_in_flight(&link->window));
 }
@@ -181,6 +185,23 @@ test_paced_late(void)
     g_assert_cmpfloat((double)(link.delivered - before) / 1e6 / link.bytes_us, >, 0.65);
     link.late_us = 0;
     link_run(&link, 2000000, true);
+    expect_paced(&link);
+    link_clear(&link);
+}
+
+/* News that come in bundles do not make the link quicker than it is. */
+static void
+test_paced_bundles(void)
+{
+    Link link;
+
+    link_init(&link, 1000, 40000);
+    link.bundle_us = 60000;
+    link_run(&link, 3000000, true);
+    gw_window_pace(&link.window);
+    link_run(&link, 3000000, true);
+    link.bundle_us = 0;
+    link_run(&link, 3000000, true);
     expect_paced(&link);
     link_clear(&link);
 }
@@ -349,6 +370,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/window/paced", test_paced);
     g_test_add_func("/window/paced-late", test_paced_late);
+    g_test_add_func("/window/paced-bundles", test_paced_bundles);
     g_test_add_func("/window/starts-at-minimum", test_starts_at_minimum);
     g_test_add_func("/window/fills-links", test_fills_links);
     g_test_add_func("/window/follows-slower-link", test_follows_slower_link);
