@@ -56,7 +56,8 @@ COMPARED = [("total s", "total_ms", 1000, 2),
             ("core s, source", "cpu_s_source", 1, 2), ("target", "cpu_s_target", 1, 2),
             ("extra MB, source", "extra_mem_source_mb", 1, 0),
             ("target", "extra_mem_target_mb", 1, 0),
-            ("F0 MB", "f0_bytes", MB, 1), ("others %", "others_cpu_percent", 1, 0)]
+            ("F0 MB", "f0_bytes", MB, 1), ("guest %", "guest_cpu_percent", 1, 0),
+            ("others %", "others_cpu_percent", 1, 0)]
 
 
 def comparison(runs):

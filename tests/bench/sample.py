@@ -156,5 +156,7 @@ class Sampler:
             "cpu_s_source": cpu_s("source"), "cpu_s_target": cpu_s("target"),
             "extra_mem_source_mb": extra_mb("source_qemu", "source_daemon"),
             "extra_mem_target_mb": extra_mb("target_qemu", "target_daemon"),
+            "guest_cpu_percent": round(
+                100 * sum(guest for _, guest in used.values()) / self._seconds),
             "others_cpu_percent": round(100 * others_s / self._seconds),
         }
