@@ -202,6 +202,9 @@ take_payload(Peer *peer, GwFrameType type, const uint8_t *payload, size_t len)
     case GW_FRAME_PONG:
         (void)!gw_number_decode(payload, len, &number, &error);
         break;
+    case GW_FRAME_REFERENCES_END:
+        gw_ref_desk_close(peer->desk);
+        break;
     case GW_FRAME_CONTROL:
     case GW_FRAME_GOODBYE:
     case GW_FRAME_PROBE:

@@ -180,6 +180,7 @@ put_stream(Session *session, const GwCodec *codec)
     put_batches(session, codec);
     put_mark(session, GW_FRAME_CHECKPOINT);
     put_references(session);
+    put_frame(session, GW_FRAME_REFERENCES_END, "", 0);
     put_mark(session, GW_FRAME_STREAM_END);
 }
 
