@@ -590,7 +590,7 @@ test_documents(Fixture *fixture, gconstpointer data)
         check_documented(name, page, completion);
         n_commands++;
     }
-    g_assert_cmpuint(n_commands, ==, 19);
+    g_assert_cmpuint(n_commands, ==, 20);
     run_clear(&run);
 }
 
