@@ -127,9 +127,9 @@ gw_move_may_abandon(const GwMove *move, bool peer_is_off, GError **error)
     if (move->role == &gw_source_role && !peer_is_off) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "VM '%s' may run on host '%s', which does not answer; --peer-is-off says that "
-                    "that host is switched off, or was since, or cannot reach the VM's disks. If "
-                    "that is not true, there are two copies of the VM on the same disks as soon as "
-                    "it is started here, which destroys what is on them",
+                    "it does not: that host was switched off, or cut off from the VM's disks, and "
+                    "the VM was not moved on from there. If that is not true, two copies of the "
+                    "VM write to the same disks as soon as it is started here",
                     move->vm_name, move->peer);
         return false;
     }

@@ -213,7 +213,7 @@ let_go(GwTarget *target)
     bool older = !settled && vm && gw_vm_generation(vm) == move->generation + 1 &&
                  g_strcmp0(gw_vm_owner(vm), move->moves->options.host_name) == 0;
 
-    if (g_strcmp0(holder, move->id) == 0 || (older && holder)) {
+    if (!gw_move_is_final(move) || g_strcmp0(holder, move->id) == 0 || (older && holder)) {
         return; /* on its way out, or not to be touched now */
     }
     if (older) {
@@ -236,7 +236,7 @@ answer_source(GwTarget *target)
 {
     GwMoveState state = target->move->state;
 
-    if (target->taken_back && gw_move_is_final(target->move)) {
+    if (target->taken_back) {
         let_go(target);
     } else if (state == GW_MOVE_RUNNING) {
         send_answer(target, "running");
