@@ -238,6 +238,7 @@ look_at_connection_silence(GwLink *link, int64_t now_us)
         gw_link_stop_reopening(link);
     }
     link->doubtful = doubtful;
+    link->tail_pending = now_us >= gw_link_tail_due(link, now_us);
     if (now_us >= link->ping_due_us) {
         link->ping_pending = true;
         link->ping_due_us = now_us + MIN(PING_US, lane->silence_us / 3);
@@ -347,7 +348,7 @@ declare_idle(GwLink *link)
 }
 
 static int64_t
-next_due(const GwLink *link)
+next_due(GwLink *link)
 {
     const GwLane *lane = link->lane;
     int64_t due_us = G_MAXINT64;
@@ -356,7 +357,7 @@ next_due(const GwLink *link)
         due_us = __atomic_load_n(&lane->heard_us, __ATOMIC_RELAXED) + session_timeout_us(lane);
     }
     if (link->connection) {
-        due_us = MIN(due_us, link->ping_due_us);
+        due_us = MIN(due_us, MIN(link->ping_due_us, gw_link_tail_due(link, gw_now_us())));
         if (!link->doubtful) {
             due_us = MIN(due_us, link->connection->heard_us + lane->silence_us);
         }

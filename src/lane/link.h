@@ -68,6 +68,9 @@ struct GwLink {
     bool ping_pending;
     bool pong_pending;
     uint64_t pong_token;
+    bool tail_pending;
+    int64_t tail_since_us; /* the last ordered frame was sent */
+    int64_t tail_sent_us;  /* the last frame was */
     GwLinkBurst burst;
     int64_t cpu_us;
 
@@ -115,6 +118,13 @@ void gw_link_burst_begin(GwLink *link, int64_t now_us);
 GwFrame *gw_link_burst_next(GwLink *link, int64_t now_us);
 /* Whether this PONG belongs to it. */
 bool gw_link_burst_pong(GwLink *link, uint64_t number, int64_t now_us);
+
+/* --- link_tail.c ------------------------------------------------------------------------------ */
+
+/* A frame of @type was given to the connection. */
+void gw_link_tail_sent(GwLink *link, GwFrameType type, int64_t now_us);
+/* When a PING is to follow what was sent last; G_MAXINT64: never. */
+int64_t gw_link_tail_due(GwLink *link, int64_t now_us);
 
 /* --- link_frames.c ---------------------------------------------------------------------------- */
 

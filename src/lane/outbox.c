@@ -422,6 +422,15 @@ gw_outbox_rtt(GwOutbox *outbox, int64_t rtt_us, int64_t now_us)
     pthread_mutex_unlock(&outbox->lock);
 }
 
+int64_t
+gw_outbox_rtt_us(GwOutbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    int64_t rtt_us = outbox->window.rtt_us;
+    pthread_mutex_unlock(&outbox->lock);
+    return rtt_us;
+}
+
 bool
 gw_outbox_is_settled(GwOutbox *outbox)
 {

@@ -86,6 +86,9 @@ bool gw_outbox_acked(GwOutbox *outbox, const GwAck *ack, int64_t now_us,
                      GError **error) GW_MUST_USE;
 void gw_outbox_rtt(GwOutbox *outbox, int64_t rtt_us, int64_t now_us);
 
+/* The smallest seen; 0: none yet. */
+int64_t gw_outbox_rtt_us(GwOutbox *outbox);
+
 /* Everything pushed so far was acknowledged. */
 bool gw_outbox_is_settled(GwOutbox *outbox);
 

@@ -20,6 +20,7 @@ typedef struct Way {
     int from, to;
     uint8_t buffer[32768];
     size_t have, done;
+    bool ended; /* and the other side has been told */
 } Way;
 
 typedef struct Pair {
@@ -109,7 +110,10 @@ accept_one(Proxy *proxy)
     pair->used = true;
     pair->ways[0].from = pair->ways[1].to = fd;
     pair->ways[0].to = pair->ways[1].from = out;
-    pair->ways[0].have = pair->ways[0].done = pair->ways[1].have = pair->ways[1].done = 0;
+    for (unsigned k = 0; k < 2; k++) {
+        pair->ways[k].have = pair->ways[k].done = 0;
+        pair->ways[k].ended = false;
+    }
     pair->bytes_left = G_MAXUINT64;
     if (proxy->cut_max > 0) {
         double span = (double)(proxy->cut_max - proxy->cut_min);
@@ -119,16 +123,23 @@ accept_one(Proxy *proxy)
     proxy->n_connections++;
 }
 
-/* False: the connection ended by itself. */
+/* False: the connection broke. Who has nothing more to say may still listen. */
 static bool
 relay(Pair *pair, Way *way)
 {
+    if (way->ended || pair->bytes_left == 0) {
+        return true;
+    }
     if (way->done == way->have) {
         ssize_t n =
             recv(way->from, way->buffer, MIN(sizeof(way->buffer), pair->bytes_left), MSG_DONTWAIT);
 
-        if (n == 0 || (n < 0 && errno != EAGAIN)) {
+        if (n < 0 && errno != EAGAIN) {
             return false;
+        }
+        if (n == 0) {
+            shutdown(way->to, SHUT_WR);
+            way->ended = true;
         }
         way->have = n > 0 ? (size_t)n : 0;
         way->done = 0;
@@ -163,6 +174,8 @@ serve(Proxy *proxy)
             close_pair(proxy, pair, false);
         } else if (pair->bytes_left == 0) {
             cut_pair(proxy, pair);
+        } else if (pair->ways[0].ended && pair->ways[1].ended) {
+            close_pair(proxy, pair, false);
         }
     }
     proxy->cut = false;
@@ -185,7 +198,9 @@ run(void *data)
                 const Way *way = &proxy->pairs[i].ways[k];
                 bool waits = way->done < way->have;
 
-                fds[n++] = (struct pollfd){.fd = waits ? way->to : way->from,
+                fds[n++] = (struct pollfd){.fd = way->ended ? -1
+                                                 : waits    ? way->to
+                                                            : way->from,
                                            .events = waits ? POLLOUT : POLLIN};
             }
         }
