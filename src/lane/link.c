@@ -73,12 +73,18 @@ drop_connection(GwLink *link)
     g_clear_pointer(&link->connection, gw_connection_free);
 }
 
+static void
+ack_again(GwLane *lane)
+{
+    gw_inbox_ack_again(lane->inbox);
+    gw_inbox_ack_again(lane->urgent_inbox);
+}
+
 /* Acknowledgements, and what was asked or its answer, may be lost. */
 static void
 say_again(GwLane *lane)
 {
-    gw_inbox_ack_again(lane->inbox);
-    gw_inbox_ack_again(lane->urgent_inbox);
+    ack_again(lane);
     if (lane->desk) {
         gw_ref_desk_ask_again(lane->desk);
     }
@@ -121,7 +127,8 @@ gw_link_take_over(GwLink *link, GwConnection *connection, const GwHello *theirs)
         gw_lane_end(lane, error, true);
     }
     gw_wake_raise(lane->bytes_fd);
-    say_again(lane);
+    ack_again(lane);
+    link->fresh = true;
 }
 
 static void

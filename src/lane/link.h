@@ -55,6 +55,7 @@ struct GwLink {
     bool was_up;
     bool doubtful;   /* silent for too long */
     bool benched;    /* doubtful, and the other links do its work */
+    bool fresh;      /* nothing has come over the connection yet */
     bool has_bulk;   /* the connection has brought bulk frames */
     bool has_urgent; /* ... urgent frames */
     bool more_to_send;

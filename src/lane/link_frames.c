@@ -111,12 +111,23 @@ handle_about_references(GwLink *link, const GwFrame *frame, GError **error)
     return false;
 }
 
+/* Until the peer uses the new connection its answers may go into the one before, and be lost. */
+static void
+ask_lost(GwLink *link)
+{
+    if (link->fresh && link->lane->desk) {
+        gw_ref_desk_ask_again(link->lane->desk);
+    }
+    link->fresh = false;
+}
+
 /* @frame: transfer full. False also for the regular ends of a session. */
 static bool
 handle_frame(GwLink *link, GwFrame *frame, GError **error)
 {
     const char *peer = link->connection->peer;
 
+    ask_lost(link);
     link->fate = GW_LINK_BREACHED;
     __atomic_store_n(&link->lane->confirmed, true, __ATOMIC_RELAXED);
     if (gw_frame_is_ordered(frame->header.type)) {
