@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Routes of moves: plan, start, list, show, cancel, watch. Owns nothing; main context; errors are
- * answered. The objects are those of migrate/migrate.h.
+ * Routes of moves: plan, start, list, show, cancel, abandon, watch. Owns nothing; main context;
+ * errors are answered. The objects are those of migrate/migrate.h.
  */
 #include "api/routes.h"
 
@@ -131,6 +131,23 @@ cancel_move(GwRequest *request, void *context)
 }
 
 static void
+abandon_move(GwRequest *request, void *context)
+{
+    static const char *const members[] = {"peer_is_off", NULL};
+    GwApi *api = context;
+    GError *error = NULL;
+    bool peer_is_off = false;
+    const json_t *body = gw_request_body(request, members, &error);
+
+    if (!body || !gw_json_opt_bool(body, "peer_is_off", &peer_is_off, &error)) {
+        gw_request_answer_bad_input(request, error);
+        return;
+    }
+    gw_request_set_subject(request, peer_is_off ? "the other host is off" : NULL);
+    gw_moves_abandon(api->moves, gw_request_arg(request), peer_is_off, move_answered, request);
+}
+
+static void
 postcopy_move(GwRequest *request, void *context)
 {
     GwApi *api = context;
@@ -170,6 +187,8 @@ const GwRoute gw_routes_move[] = {
      .help = "run all checks of a move and touch nothing; body as above"},
     {"GET", "/v1/migrations/{id}", show_move, .help = "one move"},
     {"POST", "/v1/migrations/{id}/cancel", cancel_move, .changes = true, .help = "cancel a move"},
+    {"POST", "/v1/migrations/{id}/abandon", abandon_move, .changes = true,
+     .help = "end a move whose other host is gone for good, without its guest: {peer_is_off?}"},
     {"POST", "/v1/migrations/{id}/postcopy", postcopy_move, .changes = true,
      .help = "switch a move of mode post-copy or hybrid to post-copy now"},
     {"GET", "/v1/migrations/{id}/events", watch_move,

@@ -310,6 +310,33 @@ migration_cancel(GwCli *cli, char **args, GError **error)
 }
 
 static bool
+migration_abandon(GwCli *cli, char **args, GError **error)
+{
+    gboolean peer_is_off = FALSE;
+    const GOptionEntry options[] = {
+        {"peer-is-off", 0, 0, G_OPTION_ARG_NONE, &peer_is_off,
+         "I know that the VM does not run: the other host is off, or cut off from its disks", NULL},
+        {0}};
+
+    if (!gw_cli_parse(cli, args, options, 1, 1, error)) {
+        return false;
+    }
+    g_autofree char *path = gw_client_path("/v1/migrations/", args[0], "/abandon");
+    g_autoptr(json_t) body = json_pack("{s:b}", "peer_is_off", (int)peer_is_off);
+    g_autoptr(json_t) move = gw_cli_call(cli, "POST", path, body, error);
+    if (!move) {
+        return false;
+    }
+    if (cli->json) {
+        gw_cli_print_json(move, false);
+    } else {
+        g_autofree char *reason = gw_text_escape(gw_json_str(move, "reason", ""), false);
+        puts(reason);
+    }
+    return true;
+}
+
+static bool
 migration_postcopy(GwCli *cli, char **args, GError **error)
 {
     return tell_move(cli, args, "/postcopy", "is switching to post-copy", error);
@@ -330,6 +357,8 @@ const GwCommand gw_commands_move[] = {
     {"migration", "list", "", "list moves, newest first", migration_list},
     {"migration", "show", "ID", "show one move with its history", migration_show},
     {"migration", "cancel", "ID", "cancel a move: the VM stays where it is", migration_cancel},
+    {"migration", "abandon", "ID", "end a move whose other host is gone for good",
+     migration_abandon},
     {"migration", "postcopy", "ID", "switch a move that may to post-copy now", migration_postcopy},
     {"migration", "watch", "ID", "watch a move until it ends", migration_watch},
     {0},

@@ -24,6 +24,8 @@ static const GwMoveStateInfo states[GW_MOVE_N_STATES] = {
     [GW_MOVE_ROLLING_BACK] = {"rolling-back", .timeout_ms = 10000},
     [GW_MOVE_ROLLED_BACK] = {"rolled-back", .final = true, .outcome = "rolled-back",
                              .durable_first = true},
+    [GW_MOVE_ABANDONED] = {"abandoned", .final = true, .outcome = "guest-lost",
+                           .durable_first = true},
     [GW_MOVE_CANCELLING] = {"cancelling", .timeout_ms = 10000},
     [GW_MOVE_CANCELLED] = {"cancelled", .final = true, .outcome = "cancelled",
                            .durable_first = true},
@@ -67,6 +69,8 @@ static const char *const event_names[GW_MOVE_N_EVENTS] = {
     [GW_MOVE_EVENT_LINK_LOST] = "link-lost",
     [GW_MOVE_EVENT_STORE_FAILED] = "store-failed",
     [GW_MOVE_EVENT_CANCEL] = "cancel",
+    [GW_MOVE_EVENT_ABANDON] = "abandon",
+    [GW_MOVE_EVENT_TAKEN_BACK] = "taken-back",
     [GW_MOVE_EVENT_TIMEOUT] = "timeout",
     [GW_MOVE_EVENT_RESTARTED] = "restarted",
 };
@@ -91,7 +95,7 @@ static const char *const event_names[GW_MOVE_N_EVENTS] = {
     [GW_MOVE_EVENT_PEER_FAILED] = GO(ROLLING_BACK), [GW_MOVE_EVENT_FAILED] = GO(ROLLING_BACK),     \
     [GW_MOVE_EVENT_LINK_LOST] = GO(ROLLING_BACK), [GW_MOVE_EVENT_STORE_FAILED] = GO(ROLLING_BACK), \
     [GW_MOVE_EVENT_TIMEOUT] = GO(ROLLING_BACK), [GW_MOVE_EVENT_RESTARTED] = GO(ROLLING_BACK),      \
-    [GW_MOVE_EVENT_CANCEL] = GO(CANCELLING),                                                       \
+    [GW_MOVE_EVENT_CANCEL] = GO(CANCELLING), [GW_MOVE_EVENT_ABANDON] = NO,                         \
     [GW_MOVE_EVENT_QEMU_GONE] = GO(GUEST_LOST), /* A peer that claims this before it was given the \
                                                    guest lies: end the move. */                    \
         [GW_MOVE_EVENT_PEER_RUNNING] = GO(ROLLING_BACK),                                           \
@@ -100,7 +104,8 @@ static const char *const event_names[GW_MOVE_N_EVENTS] = {
 /* Events of the other role cannot happen in this one. */
 #define NOT_OF_THE_SOURCE                                                                          \
     [GW_MOVE_EVENT_HANDED_TO_US] = NO, [GW_MOVE_EVENT_START_REFUSED] = NO,                         \
-    [GW_MOVE_EVENT_GUEST_FETCHING] = NO, [GW_MOVE_EVENT_FETCHED] = NO
+    [GW_MOVE_EVENT_GUEST_FETCHING] = NO, [GW_MOVE_EVENT_FETCHED] = NO,                             \
+    [GW_MOVE_EVENT_TAKEN_BACK] = NO
 #define NO_POSTCOPY_NOW [GW_MOVE_EVENT_POSTCOPY_WANTED] = NO, [GW_MOVE_EVENT_POSTCOPY_READY] = NO
 #define NOT_OF_THE_TARGET                                                                          \
     NO_POSTCOPY_NOW, [GW_MOVE_EVENT_CHECKS_PASSED] = NO, [GW_MOVE_EVENT_CHECKS_FAILED] = NO,       \
@@ -120,7 +125,8 @@ static const char *const event_names[GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_STREAM_SENT] = NO, [GW_MOVE_EVENT_PEER_RUNNING] = NO,                   \
             [GW_MOVE_EVENT_PEER_REFUSED] = NO, [GW_MOVE_EVENT_PEER_LOST] = NO,                     \
             [GW_MOVE_EVENT_PEER_FAILED] = NO, [GW_MOVE_EVENT_LINK_LOST] = NO,                      \
-            [GW_MOVE_EVENT_STORE_FAILED] = NO, [GW_MOVE_EVENT_CANCEL] = NO                         \
+            [GW_MOVE_EVENT_STORE_FAILED] = NO, [GW_MOVE_EVENT_CANCEL] = NO,                        \
+            [GW_MOVE_EVENT_ABANDON] = NO                                                           \
     }
 
 #define NOTHING_MATTERS_ANY_MORE                                                                   \
@@ -130,7 +136,8 @@ static const char *const event_names[GW_MOVE_N_EVENTS] = {
                                [GW_MOVE_EVENT_PEER_FAILED] = NO, [GW_MOVE_EVENT_FAILED] = NO,      \
                                [GW_MOVE_EVENT_QEMU_GONE] = NO, [GW_MOVE_EVENT_LINK_LOST] = NO,     \
                                [GW_MOVE_EVENT_STORE_FAILED] = NO, [GW_MOVE_EVENT_CANCEL] = NO,     \
-                               [GW_MOVE_EVENT_TIMEOUT] = NO, [GW_MOVE_EVENT_RESTARTED] = NO        \
+                               [GW_MOVE_EVENT_ABANDON] = NO, [GW_MOVE_EVENT_TIMEOUT] = NO,         \
+                               [GW_MOVE_EVENT_RESTARTED] = NO                                      \
     }
 
 static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
@@ -227,6 +234,7 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_FAILED] = AGAIN,
             [GW_MOVE_EVENT_STORE_FAILED] = NO,
             [GW_MOVE_EVENT_CANCEL] = NO,
+            [GW_MOVE_EVENT_ABANDON] = GO(ABANDONED),
             [GW_MOVE_EVENT_CHECKS_PASSED] = NO,
             [GW_MOVE_EVENT_CHECKS_FAILED] = NO,
             [GW_MOVE_EVENT_READY] = NO,
@@ -252,6 +260,7 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_FAILED] = NO,
             [GW_MOVE_EVENT_STORE_FAILED] = NO,
             [GW_MOVE_EVENT_CANCEL] = NO,
+            [GW_MOVE_EVENT_ABANDON] = GO(ABANDONED),
             [GW_MOVE_EVENT_CHECKS_PASSED] = NO,
             [GW_MOVE_EVENT_CHECKS_FAILED] = NO,
             [GW_MOVE_EVENT_READY] = NO,
@@ -263,6 +272,7 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
     [GW_MOVE_SETTLED] = NOTHING_MATTERS_ANY_MORE,
     [GW_MOVE_ROLLING_BACK] = SOURCE_BRINGS_BACK(ROLLED_BACK),
     [GW_MOVE_ROLLED_BACK] = NOTHING_MATTERS_ANY_MORE,
+    [GW_MOVE_ABANDONED] = NOTHING_MATTERS_ANY_MORE,
     [GW_MOVE_CANCELLING] = SOURCE_BRINGS_BACK(CANCELLED),
     [GW_MOVE_CANCELLED] = NOTHING_MATTERS_ANY_MORE,
 
@@ -281,6 +291,8 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_LINK_LOST] = GO(REFUSED),
             [GW_MOVE_EVENT_STORE_FAILED] = GO(REFUSED),
             [GW_MOVE_EVENT_CANCEL] = GO(REFUSED),
+            [GW_MOVE_EVENT_ABANDON] = NO,
+            [GW_MOVE_EVENT_TAKEN_BACK] = GO(REFUSED),
             [GW_MOVE_EVENT_TIMEOUT] = GO(REFUSED),
             [GW_MOVE_EVENT_RESTARTED] = GO(REFUSED),
         },
@@ -301,6 +313,8 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             /* ACCEPTED could not be written, so nothing was started: refusing is still safe. */
             [GW_MOVE_EVENT_STORE_FAILED] = GO(REFUSED),
             [GW_MOVE_EVENT_CANCEL] = GO(REFUSED),
+            [GW_MOVE_EVENT_ABANDON] = NO,
+            [GW_MOVE_EVENT_TAKEN_BACK] = GO(REFUSED),
             [GW_MOVE_EVENT_TIMEOUT] = GO(REFUSED),
             [GW_MOVE_EVENT_RESTARTED] = GO(REFUSED),
         },
@@ -325,6 +339,9 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_LINK_LOST] = NO,
             [GW_MOVE_EVENT_STORE_FAILED] = NO,
             [GW_MOVE_EVENT_CANCEL] = NO,
+            /* Only of a post-copy (migrate/lost.c): it may wait for pages already. */
+            [GW_MOVE_EVENT_ABANDON] = GO(GUEST_LOST),
+            [GW_MOVE_EVENT_TAKEN_BACK] = GO(GUEST_LOST),
         },
     /*
      * It runs here, and what it lacks is on the source. A source that aborts now has lost it. Not
@@ -346,6 +363,8 @@ static const GwMoveCell cells[GW_MOVE_N_STATES][GW_MOVE_N_EVENTS] = {
             [GW_MOVE_EVENT_FAILED] = NO,
             [GW_MOVE_EVENT_STORE_FAILED] = NO,
             [GW_MOVE_EVENT_CANCEL] = NO,
+            [GW_MOVE_EVENT_ABANDON] = GO(GUEST_LOST),
+            [GW_MOVE_EVENT_TAKEN_BACK] = GO(GUEST_LOST),
             [GW_MOVE_EVENT_TIMEOUT] = NO,
         },
     [GW_MOVE_RUNNING] = NOTHING_MATTERS_ANY_MORE,

@@ -16,6 +16,7 @@
  *            handed-over, refused by the target: → rolling-back
  *            the guest's QEMU died: → guest-lost
  *            post-copy: precopy → pausing → postcopy → settled;  refused: → rolling-back
+ *            handed-over, postcopy, the target is gone for good: → abandoned
  *   target   preparing → incoming → accepted → running;  before accepted: → refused
  *            post-copy: accepted → fetching → running
  *            accepted, and QEMU would not start it: → refused;  QEMU died: → guest-lost
@@ -24,7 +25,13 @@
  * comes before QEMU lets go: the daemon has paused the guest itself (PAUSING), so a QEMU whose
  * switch fails does not resume it either. In FETCHING the guest runs on the target while pages
  * are still on the source: neither side alone has it, so a session that ends is begun again for as
- * long as it takes, and only the end of a QEMU on either side loses the guest.
+ * long as it takes, and only the end of a QEMU on either side loses the guest, or the operator's
+ * word that the other host is gone for good (ABANDON).
+ *
+ * ABANDONED takes the VM back, generation n+2, but not the guest: the target may have run it, and
+ * then what this host still holds of it is older than its disks. So its QEMU is ended and the VM
+ * can be started from its disks. It is entered only on the operator's word that the target's is
+ * gone.
  *
  * Why exactly one copy runs, whatever dies when:
  *   - the source's guest runs only in states before SWITCHOVER and after a roll-back;
@@ -50,6 +57,7 @@ typedef enum GwMoveState {
     GW_MOVE_SETTLED,
     GW_MOVE_ROLLING_BACK,
     GW_MOVE_ROLLED_BACK,
+    GW_MOVE_ABANDONED,
     GW_MOVE_CANCELLING,
     GW_MOVE_CANCELLED,
     /* Target. */
@@ -87,6 +95,8 @@ typedef enum GwMoveEvent {
     GW_MOVE_EVENT_LINK_LOST,       /* the session with the other host ended */
     GW_MOVE_EVENT_STORE_FAILED,    /* a transition could not be written */
     GW_MOVE_EVENT_CANCEL,          /* the operator */
+    GW_MOVE_EVENT_ABANDON,         /* the operator: the other host is gone for good */
+    GW_MOVE_EVENT_TAKEN_BACK,      /* target: the source was told so, and owns the VM again */
     GW_MOVE_EVENT_TIMEOUT,         /* of the state */
     GW_MOVE_EVENT_RESTARTED,       /* the daemon was started again and finds this record */
     GW_MOVE_N_EVENTS,

@@ -652,6 +652,12 @@ gw_lane_finish(GwLane *lane)
     wake_all(lane);
 }
 
+int64_t
+gw_lane_silent_us(const GwLane *lane)
+{
+    return gw_now_us() - __atomic_load_n(&lane->heard_us, __ATOMIC_RELAXED);
+}
+
 void
 gw_lane_stats(GwLane *lane, GwLaneStats *out)
 {

@@ -175,6 +175,9 @@ void gw_lane_set_handlers(GwLane *lane, const GwLaneHandlers *handlers, void *da
 /* The identity that the peer proved. Borrowed; NULL before ready(). */
 const char *gw_lane_peer_name(const GwLane *lane);
 
+/* For how long nothing has come from the peer: after ready() a message comes every second. */
+int64_t gw_lane_silent_us(const GwLane *lane);
+
 /* Queues a control message. Borrowed. GW_ERROR_STATE before ready() or after closed(). */
 bool gw_lane_send(GwLane *lane, json_t *message, GError **error) GW_MUST_USE;
 

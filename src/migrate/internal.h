@@ -7,6 +7,7 @@
  *   source.c        the sending host's steps that talk to the target
  *   source_qemu.c   ... and those that talk to QEMU: pre-copy, switchover, roll-back
  *   target.c        the receiving host's steps
+ *   lost.c          the end of a move whose guest is lost, and moves that are abandoned
  *   verify_source.c, verify_target.c   `--verify full`: the comparison of the paused guest's memory
  *   ram_hash.c, ram_map.c   ... and its hashes, and where it is
  *   visitor.c       sessions from other hosts, until it is known which move they are about
@@ -46,8 +47,12 @@ typedef struct GwMoveRole {
     void (*write)(GwMove *move, GwMoveState next, GwStoreTxn *txn);
     /* Puts the latest figures into @record. */
     void (*report)(GwMove *move, json_t *record);
+    /* The session with the other host; NULL: there is none. */
+    const GwLane *(*lane)(const GwMove *move);
     void (*free)(GwMove *move);
 } GwMoveRole;
+
+typedef void (*GwMoveEndFn)(const GError *error, void *data);
 
 struct GwMove {
     GwMoves *moves;
@@ -64,6 +69,8 @@ struct GwMove {
     GwMoveState next_state;
     GwStoreTxnFn begun; /* told once of the first record, nullable */
     void *begun_data;
+    GwMoveEndFn ended_fn; /* told once of the end, or that its record was not written; nullable */
+    void *ended_data;
     GQueue events; /* of PendingEvent, waiting for the write */
     bool draining;
     guint timer;
@@ -142,6 +149,19 @@ void gw_move_progress(GwMove *move);
 GwVm *gw_move_vm(GwMove *move);
 /* The monitor of its QEMU on this host; NULL: there is none. */
 GwQmp *gw_move_qmp(GwMove *move);
+
+/* --- lost.c ----------------------------------------------------------------------------------- */
+
+/* A step's @record gets the process that has what is left of the guest here. */
+void gw_move_note_half(GwMove *move, json_t *record);
+/* Ends it, if @vm's QEMU still is the one that the record names. NULL is fine. */
+void gw_move_end_half(GwMove *move, GwVm *vm);
+/* By its state. */
+bool gw_move_is_abandonable(const GwMove *move);
+/* GW_ERROR_STATE, or GW_ERROR_INVALID for want of the operator's word (migrate.h). */
+bool gw_move_may_abandon(const GwMove *move, bool peer_is_off, GError **error) GW_MUST_USE;
+/* After gw_move_may_abandon(). */
+void gw_move_abandon(GwMove *move, GwMoveEndFn ended, void *data);
 
 /* --- roles ------------------------------------------------------------------------------------ */
 
@@ -230,6 +250,8 @@ void gw_source_connect(GwSource *source);
 /* Drops the session and opens another one soon. */
 void gw_source_reconnect(GwSource *source);
 void gw_source_send_given_up(GwSource *source);
+/* ABANDONED: until the other host knows, should it come back, that the VM is not its own. */
+void gw_source_tell_taken_back(GwMove *move);
 
 /* --- source_post.c ---------------------------------------------------------------------------- */
 
@@ -282,6 +304,7 @@ typedef struct GwTarget {
     bool loaded;        /* QEMU has loaded the whole stream */
     bool stream_whole;  /* ... and the lane's digests agree */
     bool given_up;      /* the source's word */
+    bool taken_back;    /* ... after which it was told that this host is off */
     bool never_started; /* entered ACCEPTED in this process and has not sent the start yet */
     bool first_start;   /* the start under way is the first: if QEMU says no, it has not run */
     char *start_error;  /* what QEMU said to it */
@@ -317,11 +340,6 @@ void gw_target_listens(GwTarget *target);
 void gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message);
 /* What it has counted is kept. */
 void gw_target_drop_session(GwTarget *target);
-/*
- * Ends the half guest that a post-copy which has failed left on this host, if @vm's QEMU still is
- * the one that the record names: it waits for pages that nobody has. NULL is fine.
- */
-void gw_target_end_half(GwMove *move, GwVm *vm);
 void gw_target_set_prepare(GwMove *move, const json_t *message);
 
 /* --- target_qemu.c ---------------------------------------------------------------------------- */

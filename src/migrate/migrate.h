@@ -112,6 +112,16 @@ void gw_moves_start(GwMoves *moves, const GwMoveRequest *request, GwMovesJsonFn 
 /* Asks the move to stop; reports the object. GW_ERROR_STATE once the guest was handed over. */
 void gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data);
 
+/*
+ * Ends a move that has been given up and cannot end because the other host is gone for good,
+ * without its guest: the VM can be started from its disks here. On the source that needs
+ * @peer_is_off, the operator's word that the guest does not run there. Reports the object once what
+ * is left of the guest here has ended. GW_ERROR_STATE in any other state, and while the other host
+ * is heard; GW_ERROR_INVALID for want of @peer_is_off.
+ */
+void gw_moves_abandon(GwMoves *moves, const char *id, bool peer_is_off, GwMovesJsonFn callback,
+                      void *data);
+
 /* Switches a move that may to post-copy now; reports the object. GW_ERROR_STATE if it cannot. */
 void gw_moves_postcopy(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data);
 

@@ -225,6 +225,17 @@ log_step(GwMove *move, GwMoveState from)
            gw_move_state_info(move->state)->name, reason);
 }
 
+static void
+tell_once(GwMove *move, const GError *error)
+{
+    GwMoveEndFn ended = move->ended_fn;
+
+    move->ended_fn = NULL;
+    if (ended) {
+        ended(error, move->ended_data);
+    }
+}
+
 /* Observers hear of the end when the copy that is not needed any more is gone, too. */
 static void
 tell_end(GwMove *move)
@@ -232,6 +243,7 @@ tell_end(GwMove *move)
     if (gw_move_is_final(move) && move->calls == 0 && !move->ended) {
         move->ended = true;
         gw_moves_notify(move->moves, "end", move);
+        tell_once(move, NULL);
     }
 }
 
@@ -302,6 +314,7 @@ on_step_written(const GwStoreTxnResult *result, const GError *error, void *data)
                gw_move_state_info(move->next_state)->name, error->message);
         json_object_set_new(move->next_record, "store_error", gw_json_from_error(error));
         move->store_retry = g_timeout_add(STORE_RETRY_MS, on_store_retry, move);
+        tell_once(move, error);
         return;
     }
     enter_written(move);

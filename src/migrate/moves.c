@@ -99,15 +99,19 @@ gw_moves_unobserve(GwMoves *moves, void *data)
 /*
  * A guest that came here is remembered until its source has said that it knows: it may ask after
  * any time, when the guest is somewhere else, and must not take "never heard of it" for a refusal.
+ * One that was taken back from a host is until that host knows, or is none of ours any more.
  */
 static bool
 may_be_forgotten(const GwMove *move)
 {
+    const GwMovesNetwork *network = &move->moves->options.network;
     bool came_here = move->role == &gw_target_role && move->state != GW_MOVE_REFUSED;
-    bool source_knows = gw_json_bool(move->record, "settled", false);
+    bool to_be_told =
+        move->state == GW_MOVE_ABANDONED && network->address(move->peer, network->network) != NULL;
+    bool peer_knows = gw_json_bool(move->record, "settled", false);
 
     return gw_move_is_final(move) && move->calls == 0 && move->discard_retry == 0 &&
-           (!came_here || source_knows);
+           (!(came_here || to_be_told) || peer_knows);
 }
 
 static gboolean
@@ -414,19 +418,43 @@ gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *da
         error = g_error_new(GW_ERROR, GW_ERROR_NOT_FOUND,
                             "there is no move '%.40s': see 'godwit migration list'", id);
     } else if (gw_move_cell(move->state, GW_MOVE_EVENT_CANCEL).verdict != GW_MOVE_GO) {
-        const char *way_out =
-            move->state == GW_MOVE_FETCHING
-                ? "; if its source is gone for good, end its QEMU on this host: the move then ends "
-                  "as guest-lost, and the VM can be started from its disks"
-                : "";
+        bool may_abandon = gw_move_is_abandonable(move);
 
         error = g_error_new(GW_ERROR, GW_ERROR_STATE,
-                            "move %s cannot be cancelled any more: it is %s%s", id,
-                            gw_move_state_info(move->state)->name, way_out);
+                            "move %s cannot be cancelled any more: it is %s%s%s", id,
+                            gw_move_state_info(move->state)->name,
+                            may_abandon ? "; if the other host is gone for good: "
+                                          "godwit migration abandon "
+                                        : "",
+                            may_abandon ? id : "");
     } else {
         gw_move_fail(move, GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "cancelled on request");
     }
     answer_later(answer_new(moves, id, callback, data), error);
+}
+
+static void
+on_abandoned(const GError *error, void *data)
+{
+    answer_later(data, error ? g_error_copy(error) : NULL);
+}
+
+void
+gw_moves_abandon(GwMoves *moves, const char *id, bool peer_is_off, GwMovesJsonFn callback,
+                 void *data)
+{
+    GwMove *move = gw_moves_find(moves, id);
+    Answer *answer = answer_new(moves, id, callback, data);
+    GError *error = NULL;
+
+    if (!move) {
+        error = g_error_new(GW_ERROR, GW_ERROR_NOT_FOUND,
+                            "there is no move '%.40s': see 'godwit migration list'", id);
+    } else if (gw_move_may_abandon(move, peer_is_off, &error)) {
+        gw_move_abandon(move, on_abandoned, answer);
+        return;
+    }
+    answer_later(answer, error);
 }
 
 void
@@ -518,9 +546,14 @@ recover(GwMoves *moves, GwMove *move)
     gw_direct_remove_key(move);
     gw_post_remove_sockets(move);
     if (gw_move_is_final(move)) {
-        if (vm && !gw_vm_held_by(vm) &&
-            is_owned_by(vm, moves->options.host_name, move->generation + 1)) {
-            gw_target_end_half(move, vm);
+        bool abandoned = move->state == GW_MOVE_ABANDONED;
+        int64_t generation = move->generation + (abandoned ? 2 : 1);
+
+        if (vm && !gw_vm_held_by(vm) && is_owned_by(vm, moves->options.host_name, generation)) {
+            gw_move_end_half(move, vm);
+        }
+        if (abandoned) {
+            gw_source_tell_taken_back(move);
         }
         return;
     }

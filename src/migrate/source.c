@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define RECONNECT_MS     1000
+#define TELL_AGAIN_MS    10000
 #define MAX_CHECKS_BYTES (256u * 1024u)
 
 static void send_prepare(GwSource *source);
@@ -49,6 +50,13 @@ static bool
 is_given_up(const GwMove *move)
 {
     return move->state == GW_MOVE_HANDED_OVER || move->state == GW_MOVE_POSTCOPY;
+}
+
+/* The target, gone for good, comes back after all: it is to know that the VM is not its own. */
+static bool
+owes_word(const GwMove *move)
+{
+    return move->state == GW_MOVE_ABANDONED && !gw_json_bool(move->record, "settled", false);
 }
 
 /* --- references ------------------------------------------------------------------------------- */
@@ -253,6 +261,20 @@ on_running(GwSource *source, const json_t *message)
 }
 
 static void
+on_let_go(GwSource *source)
+{
+    GwLogFields fields = gw_move_log_fields(source->move);
+
+    if (owes_word(source->move)) {
+        g_clear_handle_id(&source->reconnect, g_source_remove);
+        gw_json_set_bool(source->move->record, "settled", true);
+        gw_move_save(source->move);
+        gw_info(&fields, "host '%s' knows that the VM is not its own any more", source->move->peer);
+        gw_lane_finish(source->lane);
+    }
+}
+
+static void
 on_message(GwLane *lane, json_t *message, void *data)
 {
     GwSource *source = data;
@@ -279,6 +301,8 @@ on_message(GwLane *lane, json_t *message, void *data)
         }
     } else if (strcmp(what, "refused") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_REFUSED, error);
+    } else if (strcmp(what, "let-go") == 0) {
+        on_let_go(source);
     } else if (strcmp(what, "lost") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_LOST, error);
     } else if (strcmp(what, "failed") == 0 && error) {
@@ -324,6 +348,34 @@ gw_source_send_given_up(GwSource *source)
     gw_move_send(source->move, source->lane, "given-up", extra);
 }
 
+static gboolean
+on_reconnect(gpointer data)
+{
+    GwSource *source = data;
+
+    source->reconnect = 0;
+    gw_source_connect(source);
+    return G_SOURCE_REMOVE;
+}
+
+/* Until the target answers, or may: it holds the VM for another move, for instance. */
+static void
+tell_later(GwSource *source)
+{
+    if (source->reconnect == 0) {
+        source->reconnect = g_timeout_add(TELL_AGAIN_MS, on_reconnect, source);
+    }
+}
+
+static void
+send_taken_back(GwSource *source)
+{
+    json_t *extra = json_pack("{s:s, s:I}", "vm", source->move->vm_name, "generation",
+                              (json_int_t)(source->move->generation + 2));
+
+    gw_move_send(source->move, source->lane, "taken-back", extra);
+}
+
 static void
 on_ready(GwLane *lane, void *data)
 {
@@ -338,6 +390,9 @@ on_ready(GwLane *lane, void *data)
     } else if (source->move->state == GW_MOVE_POSTCOPY) {
         source->post.waits_us = gw_now_us();
         gw_source_post_enter(source);
+    } else if (owes_word(source->move)) {
+        send_taken_back(source);
+        tell_later(source);
     }
 }
 
@@ -356,16 +411,6 @@ on_stream_end(GwLane *lane, const GwLaneStreamEnd *end, void *data)
     gw_json_set_int(record, "stream_bytes", (int64_t)end->stream_bytes);
     source->stream_ended = true;
     gw_source_check_sent(source);
-}
-
-static gboolean
-on_reconnect(gpointer data)
-{
-    GwSource *source = data;
-
-    source->reconnect = 0;
-    gw_source_connect(source);
-    return G_SOURCE_REMOVE;
 }
 
 void
@@ -393,6 +438,10 @@ on_closed(GwLane *lane, const GError *error, void *data)
         gw_source_reconnect(source);
         return;
     }
+    if (owes_word(source->move)) {
+        tell_later(source);
+        return;
+    }
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, reason);
 }
 
@@ -417,6 +466,10 @@ gw_source_connect(GwSource *source)
         gw_err(&fields, "cannot ask host '%s' whether it runs the guest: %s", source->move->peer,
                error->message);
         return; /* the state's timer tries again */
+    }
+    if (owes_word(source->move)) {
+        tell_later(source);
+        return;
     }
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, error);
 }
@@ -565,6 +618,31 @@ leave_vm(GwSource *source)
     drop_unused(source);
 }
 
+void
+gw_source_tell_taken_back(GwMove *move)
+{
+    if (owes_word(move)) {
+        gw_source_connect(side_of(move));
+    }
+}
+
+/* The VM is this host's again, without what it had in memory. */
+static void
+abandon(GwSource *source)
+{
+    GwMove *move = source->move;
+    GwVm *vm = gw_move_vm(move);
+
+    if (vm) {
+        gw_vms_set_owner(move->moves->options.vms, vm, move->moves->options.host_name,
+                         move->generation + 2);
+    }
+    drop_lane(source);
+    leave_vm(source);
+    gw_move_end_half(move, vm);
+    gw_source_tell_taken_back(move);
+}
+
 /* The state before this one. */
 static const char *
 came_from(GwMove *move)
@@ -636,6 +714,9 @@ source_enter(GwMove *move)
     case GW_MOVE_GUEST_LOST:
         guest_lost(source);
         break;
+    case GW_MOVE_ABANDONED:
+        abandon(source);
+        break;
     case GW_MOVE_PREPARING:
     case GW_MOVE_INCOMING:
     case GW_MOVE_ACCEPTED:
@@ -651,8 +732,8 @@ source_enter(GwMove *move)
 
 /*
  * The owner record changes with the step itself: given up with HANDED_OVER, taken back, one
- * generation further, when the target has refused; that again with the step after it, as nobody
- * waited for the first.
+ * generation further, when the target has refused or is gone for good; that again with the step
+ * after ROLLING_BACK, as nobody waited for the first.
  */
 static void
 source_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
@@ -666,7 +747,8 @@ source_write(GwMove *move, GwMoveState next, GwStoreTxn *txn)
     if (next == GW_MOVE_HANDED_OVER || next == GW_MOVE_POSTCOPY) {
         gw_vms_txn_set_owner(vms, vm, move->peer, move->generation + 1, txn);
     } else if (was_handed_over(move) &&
-               (next == GW_MOVE_ROLLING_BACK || move->state == GW_MOVE_ROLLING_BACK)) {
+               (next == GW_MOVE_ROLLING_BACK || next == GW_MOVE_ABANDONED ||
+                move->state == GW_MOVE_ROLLING_BACK)) {
         gw_vms_txn_set_owner(vms, vm, move->moves->options.host_name, move->generation + 2, txn);
     }
 }
@@ -691,6 +773,10 @@ source_report(GwMove *move, json_t *record)
     GwSource *source = side_of(move);
     GwLaneStats stats = gw_report_sessions(&source->ended_stats, source->lane);
 
+    /* Written with the state: should this host crash now, it is ended when the daemon is back. */
+    if (gw_move_state_from_name(gw_json_str(record, "state", "")) == GW_MOVE_ABANDONED) {
+        gw_move_note_half(move, record);
+    }
     report_times(source, record, gw_now_us());
     gw_report_cpu(record, gw_move_vm(move), source->qemu_cpu_us);
     if (source->direct) {
@@ -701,6 +787,14 @@ source_report(GwMove *move, json_t *record)
     }
     gw_report_lane(record, &stats);
     gw_report_derive(record);
+}
+
+static const GwLane *
+source_lane(const GwMove *move)
+{
+    const GwSource *source = move->side;
+
+    return source->lane;
 }
 
 static void
@@ -737,5 +831,6 @@ const GwMoveRole gw_source_role = {
     .enter = source_enter,
     .write = source_write,
     .report = source_report,
+    .lane = source_lane,
     .free = source_free,
 };

@@ -14,9 +14,6 @@
 
 #include <string.h>
 
-/* Of a record: the process that has half of a lost guest, and is to end. */
-#define HALF "half"
-
 static GwTarget *
 side_of(GwMove *move)
 {
@@ -181,6 +178,8 @@ prepare(GwTarget *target)
 
 /* --- the session ------------------------------------------------------------------------------ */
 
+static void answer_source(GwTarget *target);
+
 static void
 send_answer(GwTarget *target, const char *what)
 {
@@ -193,13 +192,53 @@ send_answer(GwTarget *target, const char *what)
     gw_move_send(target->move, target->lane, what, extra);
 }
 
+static void
+on_discarded(GwMove *move)
+{
+    answer_source(side_of(move));
+}
+
+/*
+ * The source was told that this host is off, and owns the VM again: a copy of this generation,
+ * whatever became of it, goes before that is confirmed. Not once the source has said how the move
+ * ended, and not under another move of the VM: then it asks again.
+ */
+static void
+let_go(GwTarget *target)
+{
+    GwMove *move = target->move;
+    GwVm *vm = gw_vms_find(move->moves->options.vms, move->vm_name);
+    const char *holder = vm ? gw_vm_held_by(vm) : NULL;
+    bool settled = gw_json_bool(move->record, "settled", false);
+    bool older = !settled && vm && gw_vm_generation(vm) == move->generation + 1 &&
+                 g_strcmp0(gw_vm_owner(vm), move->moves->options.host_name) == 0;
+
+    if (!gw_move_is_final(move) || g_strcmp0(holder, move->id) == 0 || (older && holder)) {
+        return; /* on its way out, or not to be touched now */
+    }
+    if (older) {
+        GwLogFields fields = gw_move_log_fields(move);
+        gw_warn(&fields, "host '%s' took the VM back: its copy here is removed", move->peer);
+        gw_vm_hold(vm, move->id);
+        gw_move_discard_vm(move, on_discarded);
+        return;
+    }
+    if (!settled) {
+        gw_json_set_bool(move->record, "settled", true);
+        gw_move_save(move);
+    }
+    send_answer(target, "let-go");
+}
+
 /* What the source wants to know; nothing while it is not decided. */
 static void
 answer_source(GwTarget *target)
 {
     GwMoveState state = target->move->state;
 
-    if (state == GW_MOVE_RUNNING) {
+    if (target->taken_back) {
+        let_go(target);
+    } else if (state == GW_MOVE_RUNNING) {
         send_answer(target, "running");
     } else if (state == GW_MOVE_FETCHING) {
         send_answer(target, "fetching");
@@ -226,6 +265,24 @@ on_given_up(GwTarget *target, json_t *message)
         gw_target_check_handed(target);
         gw_target_qemu_ask_loaded(target);
     }
+    answer_source(target);
+}
+
+static void
+on_taken_back(GwTarget *target, json_t *message)
+{
+    GwMove *move = target->move;
+
+    if (gw_json_int(message, "generation", 0) != move->generation + 2) {
+        GwLogFields fields = gw_move_log_fields(move);
+        gw_warn(&fields, "host '%s' took back another generation of it than it gave up",
+                move->peer);
+        return;
+    }
+    target->taken_back = true;
+    gw_move_fail(move, GW_MOVE_EVENT_TAKEN_BACK, GW_ERROR_GUEST_LOST,
+                 "VM '%s': host '%s' took it back when it was told that host '%s' is off",
+                 move->vm_name, move->peer, move->moves->options.host_name);
     answer_source(target);
 }
 
@@ -267,6 +324,8 @@ on_message(GwLane *lane, json_t *message, void *data)
     }
     if (strcmp(what, "given-up") == 0) {
         on_given_up(target, message);
+    } else if (strcmp(what, "taken-back") == 0) {
+        on_taken_back(target, message);
     } else if (strcmp(what, "verify") == 0) {
         on_verify(target, message);
     } else if (strcmp(what, "abort") == 0) {
@@ -470,12 +529,6 @@ settle_running(GwTarget *target)
 }
 
 static void
-on_discarded(GwMove *move)
-{
-    answer_source(side_of(move));
-}
-
-static void
 refuse(GwTarget *target)
 {
     gw_target_qemu_leave(target);
@@ -503,44 +556,6 @@ fetch(GwTarget *target)
 }
 
 static void
-on_half_ended(GwVm *vm, const GError *error, void *data)
-{
-    GwMove *move = data;
-
-    if (error) {
-        GwLogFields fields = gw_move_log_fields(move);
-        gw_err(&fields,
-               "the half of the guest that is here still runs: %s; end it with "
-               "'godwit vm stop --force'",
-               error->message);
-    } else {
-        json_object_del(move->record, HALF);
-        gw_move_save(move);
-    }
-    gw_move_call_done(move);
-}
-
-/* Not by the VM's name alone: it may have been started from its disks since. */
-static bool
-is_half(const GwMove *move, GwVm *vm)
-{
-    const json_t *half = json_object_get(move->record, HALF);
-    GwProcessId process = vm ? gw_vm_process(vm) : (GwProcessId){0};
-
-    return half && process.pid > 0 && gw_json_int(half, "pid", 0) == process.pid &&
-           (uint64_t)gw_json_int(half, "start_ticks", 0) == process.start_ticks;
-}
-
-void
-gw_target_end_half(GwMove *move, GwVm *vm)
-{
-    if (is_half(move, vm)) {
-        move->calls++;
-        gw_vms_stop(move->moves->options.vms, vm, true, 0, on_half_ended, move);
-    }
-}
-
-static void
 guest_lost(GwTarget *target)
 {
     GwVm *vm = gw_move_vm(target->move);
@@ -549,7 +564,7 @@ guest_lost(GwTarget *target)
     if (vm) {
         gw_vm_release(vm);
     }
-    gw_target_end_half(target->move, vm);
+    gw_move_end_half(target->move, vm);
     drop_unused(target);
     answer_source(target);
 }
@@ -597,6 +612,7 @@ target_enter(GwMove *move)
     case GW_MOVE_SETTLED:
     case GW_MOVE_ROLLING_BACK:
     case GW_MOVE_ROLLED_BACK:
+    case GW_MOVE_ABANDONED:
     case GW_MOVE_CANCELLING:
     case GW_MOVE_CANCELLED:
     case GW_MOVE_N_STATES:
@@ -629,16 +645,10 @@ target_report(GwMove *move, json_t *record)
     gw_report_lane(record, &stats);
     gw_report_cpu(record, gw_move_vm(move), 0);
     GwMoveState state = gw_move_state_from_name(gw_json_str(record, "state", ""));
-    GwVm *vm = gw_move_vm(move);
 
     /* Written with the state: should this host crash now, it is ended when the daemon is back. */
-    if (state == GW_MOVE_GUEST_LOST && gw_move_may_post(move) && vm &&
-        gw_vm_state(vm) != GW_VM_STOPPED) {
-        GwProcessId process = gw_vm_process(vm);
-
-        json_object_set_new(record, HALF,
-                            json_pack("{s:I, s:I}", "pid", (json_int_t)process.pid, "start_ticks",
-                                      (json_int_t)process.start_ticks));
+    if (state == GW_MOVE_GUEST_LOST && gw_move_may_post(move)) {
+        gw_move_note_half(move, record);
     }
     bool runs = state == GW_MOVE_RUNNING || state == GW_MOVE_FETCHING;
     if (runs && target->given_up_us > 0 && !json_object_get(record, "start_ms")) {
@@ -647,6 +657,14 @@ target_report(GwMove *move, json_t *record)
     if (target->started_us > 0 && !json_object_get(record, "ended")) {
         gw_json_set_int(record, "total_ms", (gw_now_us() - target->started_us) / 1000);
     }
+}
+
+static const GwLane *
+target_lane(const GwMove *move)
+{
+    const GwTarget *target = move->side;
+
+    return target->lane;
 }
 
 static void
@@ -682,5 +700,6 @@ const GwMoveRole gw_target_role = {
     .enter = target_enter,
     .write = target_write,
     .report = target_report,
+    .lane = target_lane,
     .free = target_free,
 };

@@ -172,7 +172,7 @@ begin_anew(GwTarget *target, const char *why)
 static bool
 may_recover(const GwTarget *target)
 {
-    return gw_move_may_post(target->move) &&
+    return gw_move_may_post(target->move) && !target->taken_back &&
            (target->move->state == GW_MOVE_ACCEPTED || target->move->state == GW_MOVE_FETCHING);
 }
 

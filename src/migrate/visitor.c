@@ -5,6 +5,7 @@
  *   "check"     judge whether a VM could move here; answered, nothing is kept
  *   "prepare"   a move begins: a record is written and the session goes to it (target.c)
  *   "given-up"  on a new session: the source asks about a move whose session died
+ *   "taken-back"  the source was told that this host is off, and owns the VM again
  *
  * A peer may only speak of moves that it is the source of: its name comes from its certificate.
  * A move that this host does not know is refused durably before that is said, unless the VM's
@@ -236,13 +237,24 @@ serve_unknown(GwMoves *moves, GwLane *lane, json_t *message)
     gw_move_begin(move, NULL, NULL);
 }
 
+/* Of a move that this host does not know it has nothing: it came here at no time. */
 static void
-serve_given_up(GwMoves *moves, GwLane *lane, json_t *message)
+let_go_unknown(GwMoves *moves, GwLane *lane, json_t *message)
+{
+    visitor_new(moves, lane);
+    answer_last(lane,
+                json_pack("{s:s, s:s}", "do", "let-go", "move", gw_json_str(message, "move", "")));
+}
+
+/* The move's own. @unknown: for one that this host does not know. */
+static void
+serve_known(GwMoves *moves, GwLane *lane, json_t *message,
+            void (*unknown)(GwMoves *moves, GwLane *lane, json_t *message))
 {
     GwMove *move = gw_moves_find(moves, gw_json_str(message, "move", ""));
 
     if (!move) {
-        serve_unknown(moves, lane, message);
+        unknown(moves, lane, message);
     } else if (move->role != &gw_target_role || strcmp(move->peer, gw_lane_peer_name(lane)) != 0) {
         g_autoptr(GError) error = g_error_new(GW_ERROR, GW_ERROR_REFUSED,
                                               "move %s is not between these two hosts", move->id);
@@ -269,7 +281,9 @@ gw_moves_serve(GwLane *lane, json_t *first_message, void *data)
     } else if (strcmp(what, "prepare") == 0) {
         serve_prepare(moves, lane, first_message);
     } else if (strcmp(what, "given-up") == 0) {
-        serve_given_up(moves, lane, first_message);
+        serve_known(moves, lane, first_message, serve_unknown);
+    } else if (strcmp(what, "taken-back") == 0) {
+        serve_known(moves, lane, first_message, let_go_unknown);
     } else {
         g_set_error(&error, GW_ERROR, GW_ERROR_UNSUPPORTED,
                     "'%.40s' is unknown to this version of godwitd (" GODWIT_VERSION ")", what);

@@ -27,7 +27,8 @@ PAGE_FAULTS = "/dev/userfaultfd"
 KEPT_LOGS = {".log", ".json", ".conf", ".vm"}
 KEPT_MAX_BYTES = 20 << 20
 READY_TIMEOUT_S = 60
-LAST_STATES = {"settled", "rolled-back", "cancelled", "running", "refused", "guest-lost"}
+LAST_STATES = {"settled", "rolled-back", "cancelled", "running", "refused", "guest-lost",
+               "abandoned"}
 
 
 def qemu_user():

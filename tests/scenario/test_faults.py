@@ -73,6 +73,12 @@ class Faulty:
             else:
                 host.start()
 
+    def abandon(self, move_id):
+        try:
+            self.alpha.api("POST", f"/migrations/{move_id}/abandon", {"peer_is_off": True})
+        except (OSError, AssertionError, ValueError, http.client.HTTPException):
+            pass  # the target is still heard, or the daemon was stopped before it answered
+
     def check_one_copy(self):
         """All moves are over, there is one copy, undamaged. Returns its host."""
         self.cluster.wait_moves_over()
@@ -225,3 +231,85 @@ def test_target_daemon_killed_when_it_has_refused(faulty):
     fault.go_on()
     assert fault.check_one_copy() is fault.alpha
     fault.check_moves_again(fault.alpha)
+
+
+def abandon(fault):
+    """On the source, whose target is silent; the VM starts again from its disks."""
+    move = fault.alpha.moves()[0]
+    assert move["state"] == "handed-over"
+    def done():
+        try:
+            return fault.alpha.api("POST", f"/migrations/{move['id']}/abandon", {"peer_is_off": True})
+        except ApiError as error:
+            assert "is connected" in error.message, error
+            return None
+    assert wait_for(done, "the target to be silent", 60)["state"] == "abandoned"
+    assert not fault.alpha.qemu_pid("guest")
+    fault.alpha.godwit("vm", "start", "guest")
+    return move["id"]
+
+
+def check_let_go(fault, move_id):
+    """The target has heard that the VM is not its own any more."""
+    wait_for(lambda: fault.alpha.move(move_id).get("settled"), "the target to let go", 60)
+    assert "guest" not in fault.beta.vms()
+    assert fault.cluster.running_on(fault.vm) == [fault.alpha]
+    assert fault.alpha.vm("guest")["generation"] == 3
+
+
+HANDED_OVER = pytest.mark.parametrize(
+    "stage", [("alpha", "handed-over"), ("beta", "accepted"), ("beta", "running")], ids="-".join)
+
+
+@HANDED_OVER
+def test_target_is_gone_for_good(faulty, stage):
+    """Whatever it came to: the VM starts on the source, and not there when it comes back."""
+    fault = faulty(stage)
+    pid = fault.beta.qemu_pid("guest")
+    fault.beta.kill()
+    kill(pid)
+    fault.alpha.resume()
+    move_id = abandon(fault)
+    fault.alpha.restart()
+    fault.beta.start()
+    fault.cluster.wait_moves_over()
+    check_let_go(fault, move_id)
+    fault.cluster.migrate(fault.vm, fault.alpha)
+
+
+@HANDED_OVER
+def test_target_was_said_to_be_off_and_is_not(faulty, stage):
+    """When it is heard again the older generation ends."""
+    fault = faulty(stage)
+    fault.cluster.link.down()
+    fault.go_on()
+    move_id = abandon(fault)
+    fault.cluster.link.up()
+    check_let_go(fault, move_id)
+    fault.cluster.wait_moves_over()
+
+
+def test_source_daemon_killed_when_it_has_abandoned(faulty):
+    """What was decided is done by the next daemon."""
+    fault = faulty(("beta", "accepted"), stop_at={"beta": "accepted", "alpha": "abandoned"})
+    pid = fault.beta.qemu_pid("guest")
+    fault.beta.kill()
+    kill(pid)
+    move = fault.alpha.moves()[0]
+    def stops():
+        threading.Thread(target=fault.abandon, args=(move["id"],), daemon=True).start()
+        try:
+            fault.alpha.wait_stopped(2)
+        except AssertionError:
+            return False
+        return True
+    wait_for(stops, "the source to stop", 60)
+    assert fault.alpha.qemu_pid("guest"), "before it was ended"
+    fault.alpha.kill()
+    fault.alpha.start()
+    assert fault.alpha.move(move["id"])["state"] == "abandoned"
+    wait_for(lambda: not fault.alpha.qemu_pid("guest"), "what is left of the guest to end", 10)
+    wait_for(lambda: fault.alpha.vm("guest")["state"] == "stopped", "the daemon to know", 10)
+    fault.alpha.godwit("vm", "start", "guest")
+    fault.beta.start()
+    check_let_go(fault, move["id"])

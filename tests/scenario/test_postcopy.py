@@ -153,20 +153,84 @@ def test_qemu_is_killed(make_cluster, end):
     wait_for(lambda: not cluster.running_on(vm), "the other half to end", 30)
 
 
-def test_source_is_gone_for_good(make_cluster):
-    """The way out is the one that the refusal to cancel tells; then the VM starts from its disks."""
-    cluster = make_cluster(Veth, mbit=50, settings=SHORT)
-    vm, move_id = start_slow(cluster)
-    pid = cluster.alpha.qemu_pid(vm.name)
-    cluster.alpha.kill()
+def switch_off(host, vm):
+    """As far as Godwit and its guests go."""
+    pid = host.qemu_pid(vm.name)
+    host.kill()
     os.kill(pid, signal.SIGKILL)
-    refused = cluster.beta.godwit("migration", "cancel", move_id, check=False)
-    assert refused.returncode != 0 and "end its QEMU on this host" in refused.stderr
-    os.kill(cluster.beta.qemu_pid(vm.name), signal.SIGKILL)
-    cluster.wait_move(cluster.beta, move_id, 60)
-    assert cluster.beta.move(move_id)["outcome"] == "guest-lost"
-    cluster.beta.godwit("vm", "start", vm.name)
-    assert cluster.beta.vm(vm.name)["state"] == "running"
-    cluster.beta.kill()
-    cluster.beta.start()
-    assert cluster.beta.vm(vm.name)["state"] == "running", "it is no half of a guest"
+
+
+def abandon(host, move_id, *options):
+    """As soon as the silence of the other host tells; what the command says."""
+    def done():
+        tried = host.godwit("migration", "abandon", move_id, *options, check=False)
+        assert tried.returncode == 0 or "is connected" in tried.stderr, tried.stderr
+        return tried.stdout if tried.returncode == 0 else None
+    return wait_for(done, "the other host to be silent", 60, 0.5)
+
+
+def start_from_disk(host, vm):
+    host.godwit("vm", "start", vm.name)
+    assert host.vm(vm.name)["state"] == "running"
+    host.kill()
+    host.start()
+    assert host.vm(vm.name)["state"] == "running", "it is nothing that is left of a lost guest"
+
+
+@pytest.mark.parametrize("gone", ["off", "cut-off"])
+def test_source_is_gone_for_good(make_cluster, gone):
+    """The way out is what the refusal to cancel tells; then the VM starts from its disks."""
+    cluster = make_cluster(Veth, mbit=50, settings={"peer": {"session-timeout": "15s"}})
+    alpha, beta = cluster.hosts
+    vm, move_id = start_slow(cluster, disk=True)
+    refused = beta.godwit("migration", "abandon", move_id, check=False)
+    assert refused.returncode == 4 and "host 'alpha' is connected" in refused.stderr, refused.stderr
+    if gone == "off":
+        switch_off(alpha, vm)
+    else:
+        cluster.link.down()
+    refused = beta.godwit("migration", "cancel", move_id, check=False)
+    assert refused.returncode == 4 and f"migration abandon {move_id}" in refused.stderr
+    assert f"godwit vm start {vm.name}" in abandon(beta, move_id)
+    assert beta.move(move_id)["outcome"] == "guest-lost"
+    assert not beta.qemu_pid(vm.name)
+    start_from_disk(beta, vm)
+
+    if gone == "off":
+        alpha.start()
+    else:
+        cluster.link.up()
+    cluster.wait_move(alpha, move_id)
+    assert alpha.move(move_id)["outcome"] == "guest-lost"
+    wait_for(lambda: vm.name not in alpha.vms(), "the source to keep nothing", 30)
+    assert cluster.running_on(vm) == [beta]
+
+
+def test_target_is_gone_for_good(make_cluster):
+    """The operator says that it is off; it comes back and hears that the VM is not its own."""
+    cluster = make_cluster(Veth, mbit=50, settings={"peer": {"session-timeout": "15s"}})
+    alpha, beta = cluster.hosts
+    vm, move_id = start_slow(cluster, disk=True)
+    refused = alpha.godwit("migration", "abandon", move_id, "--peer-is-off", check=False)
+    assert refused.returncode == 4 and "host 'beta' is connected" in refused.stderr, refused.stderr
+    switch_off(beta, vm)
+    wait_for(lambda: "--peer-is-off" in alpha.godwit("migration", "abandon", move_id,
+                                                     check=False).stderr, "the silence", 60, 0.5)
+    refused = alpha.godwit("migration", "abandon", move_id, check=False)
+    assert refused.returncode == 2 and "two copies" in refused.stderr, refused.stderr
+    assert alpha.move(move_id)["state"] == "postcopy"
+    assert f"godwit vm start {vm.name}" in abandon(alpha, move_id, "--peer-is-off")
+    assert alpha.move(move_id)["state"] == "abandoned"
+    assert "the other host is off: done" in alpha.log.read_text(), "who did it"
+    assert not alpha.qemu_pid(vm.name)
+    start_from_disk(alpha, vm)
+
+    beta.start()
+    cluster.wait_move(beta, move_id)
+    assert beta.move(move_id)["outcome"] == "guest-lost"
+    wait_for(lambda: vm.name not in beta.vms(), "the target to let go", 30)
+    wait_for(lambda: alpha.move(move_id).get("settled"), "the source to hear of it", 30)
+    assert cluster.running_on(vm) == [alpha]
+    assert alpha.vm(vm.name)["generation"] == 3
+    alpha.godwit("migrate", vm.name, "beta", "--transport", "lane")
+    assert cluster.running_on(vm) == [beta]

@@ -6,8 +6,10 @@
  * The world: a guest process on each side, one slot per kind of message on its way, a durable and
  * a remembered state on each host. What may happen at any time: a message arrives, is lost, or
  * arrives twice; QEMU converges, fails or dies; a daemon is killed (what was not durable is
- * forgotten) and started again; a timer fires; the operator cancels; the store fails. And much
- * later: the guest moves on from the target to a third host, the target forgets the move.
+ * forgotten) and started again; a timer fires; the operator cancels; the store fails; the target's
+ * host is switched off, and the operator abandons the move. And much later: the guest moves on from
+ * the target to a third host, the target forgets the move; or the VM is started from its disks on
+ * the source, which took it back.
  *
  * In every world that can be reached: the guest does not run twice, and the source's record says
  * whose it is. From every world that can be reached: if nothing fails any more, both hosts come to
@@ -35,9 +37,10 @@ typedef enum Message {
     MSG_REFUSED = 1 << 6,
     MSG_LOST = 1 << 7,
     MSG_SETTLED = 1 << 8,
+    MSG_TAKEN_BACK = 1 << 9,
 } Message;
 
-#define N_MESSAGES 9
+#define N_MESSAGES 10
 
 /* No target record yet. */
 #define NOTHING GW_MOVE_N_STATES
@@ -60,6 +63,7 @@ typedef struct World {
     uint8_t failed;   /* ... and the source's QEMU says that it failed */
     uint8_t whole;    /* the target has all pages of a post-copy */
     uint8_t knows;    /* the target has heard that the source knows the end */
+    uint8_t anew;     /* the VM was started from its disks on the source */
     uint8_t faults;   /* left to happen; bounds the walk */
 } World;
 
@@ -115,6 +119,9 @@ source_work(World *world)
     } else if (world->source == GW_MOVE_SETTLED) {
         world->source_guest = GUEST_NONE;
         world->messages |= MSG_SETTLED;
+    } else if (world->source == GW_MOVE_ABANDONED) {
+        world->source_guest = GUEST_DEAD;
+        world->messages |= MSG_TAKEN_BACK;
     }
 }
 
@@ -245,11 +252,17 @@ deliver(World *world, Message message)
     case MSG_SETTLED:
         world->knows = 1;
         break;
+    case MSG_TAKEN_BACK:
+        if (world->target != NOTHING) {
+            target_event(world, GW_MOVE_EVENT_TAKEN_BACK);
+        }
+        world->knows = 1;
+        break;
     }
 }
 
 #define FIRST_SESSION (MSG_PREPARE | MSG_STREAM | MSG_ABORT)
-#define TO_TARGET     (FIRST_SESSION | MSG_GIVEN_UP | MSG_SETTLED)
+#define TO_TARGET     (FIRST_SESSION | MSG_GIVEN_UP | MSG_SETTLED | MSG_TAKEN_BACK)
 
 static bool
 can_arrive(const World *world, Message message)
@@ -323,6 +336,8 @@ source_steps(Walk *walk, const World *now)
         bool alive = now->source_guest != GUEST_DEAD;
         next.source_guest = alive ? GUEST_RUNNING : GUEST_DEAD;
         source_event(&next, alive ? GW_MOVE_EVENT_GUEST_RUNNING : GW_MOVE_EVENT_QEMU_GONE);
+    } else if (now->source == GW_MOVE_ABANDONED && !now->knows) {
+        next.messages |= MSG_TAKEN_BACK;
     }
     visit(walk, &next);
 }
@@ -441,6 +456,45 @@ writes(Walk *walk, const World *now)
     visit(walk, &next);
 }
 
+/* On the source that is only done when the guest does not run there, nor anywhere else. */
+static void
+abandonments(Walk *walk, const World *now)
+{
+    bool gone = now->target_down && !now->moved_on &&
+                (now->target_guest == GUEST_NONE || now->target_guest == GUEST_DEAD);
+    bool fetches =
+        now->target == GW_MOVE_FETCHING || (now->target == GW_MOVE_ACCEPTED && now->post);
+    World next = *now;
+
+    if (gone && !now->source_down) {
+        source_event(&next, GW_MOVE_EVENT_ABANDON);
+        visit(walk, &next);
+    }
+    next = *now;
+    if (fetches && !now->target_down) {
+        target_event(&next, GW_MOVE_EVENT_ABANDON);
+        visit(walk, &next);
+    }
+    next = *now;
+    if (now->source == GW_MOVE_ABANDONED) {
+        next.anew = 1;
+        visit(walk, &next);
+    }
+}
+
+/* The target's host, with all that is on its way to it. */
+static void
+switch_off(Walk *walk, const World *now)
+{
+    World next = *now;
+
+    next.faults--;
+    next.target_down = 1;
+    next.messages &= (uint16_t)~TO_TARGET;
+    next.target_guest = now->target_guest == GUEST_NONE ? GUEST_NONE : GUEST_DEAD;
+    visit(walk, &next);
+}
+
 static void
 fault_event(Walk *walk, const World *now, bool at_source, GwMoveEvent event)
 {
@@ -519,6 +573,7 @@ faults(Walk *walk, const World *now)
         fault_event(walk, now, false, GW_MOVE_EVENT_START_REFUSED);
     }
     process_faults(walk, now);
+    switch_off(walk, now);
 }
 
 /* --- what must hold
@@ -556,7 +611,7 @@ check_safety(const World *world)
     bool elsewhere = world->target_guest == GUEST_RUNNING || world->moved_on;
     bool twice = world->source_guest == GUEST_RUNNING && elsewhere;
 
-    if (twice) {
+    if (twice || (world->anew && elsewhere)) {
         g_error("the guest runs twice: %s", text);
     }
     /* Once it has run on the target, the source must never run it again. */
@@ -640,6 +695,7 @@ test_every_order_of_events(void)
     World first = first_world(g_test_slow() ? 12 : 7);
     unsigned ended = 0;
     unsigned walked = 0;
+    unsigned abandoned = 0; /* ... and all know of it */
 
     visit(&walk, &first);
     while (!g_queue_is_empty(&walk.todo)) {
@@ -662,7 +718,10 @@ test_every_order_of_events(void)
         restarts(&walk, now);
         writes(&walk, now);
         faults(&walk, now);
+        abandonments(&walk, now);
+        abandoned += now->anew && is_settled(now) && now->knows;
     }
+    g_assert_cmpuint(abandoned, >, 0);
     g_test_message("%u worlds, %u of them settled", walked, ended);
     g_assert_cmpuint(ended, >, 0);
     g_hash_table_unref(walk.seen);

@@ -217,6 +217,14 @@ gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *da
 }
 
 void
+gw_moves_abandon(GwMoves *moves, const char *id, bool peer_is_off, GwMovesJsonFn callback,
+                 void *data)
+{
+    NOTE("abandon %s %d;", id, peer_is_off);
+    report_later(&(Later){.json_done = callback, .data = data});
+}
+
+void
 gw_moves_postcopy(GwMoves *moves, const char *id, GwMovesJsonFn callback, void *data)
 {
     NOTE("postcopy %s;", id);

@@ -227,13 +227,17 @@ test_move(Fixture *fixture, gconstpointer data)
                "{\"vm\":\"web1\",\"host\":\"beta\",\"connections\":9}",
                "invalid: 'connections' must be a whole number from 1 to 8");
     assert_ask(fixture, "POST", "/v1/migrations/m-1/cancel", NULL, answer);
+    assert_ask(fixture, "POST", "/v1/migrations/m-1/abandon", NULL, answer);
+    assert_ask(fixture, "POST", "/v1/migrations/m-1/abandon", "{\"peer_is_off\":true}", answer);
+    assert_ask(fixture, "POST", "/v1/migrations/m-1/abandon", "{\"peer_is_off\":\"yes\"}",
+               "invalid: 'peer_is_off' must be true or false");
     assert_ask(fixture, "GET", "/v1/migrations?limit=3", NULL, "{\"migrations\":[]}");
     assert_ask(fixture, "GET", "/v1/migrations/" FAKE_MOVE, NULL,
                "{\"id\":\"" FAKE_MOVE "\",\"final\":false}");
     assert_ask(fixture, "GET", "/v1/migrations/m-2", NULL,
                "not-found: no move 'm-2' on host 'alpha': `godwit migration list` shows them");
     assert_calls("move web1 beta - 0 0 0 0 - -;move web1 beta direct 1 2 3 4 zstd full;"
-                 "plan web1 beta - 0 0 0 0 - -;cancel m-1;list 3;");
+                 "plan web1 beta - 0 0 0 0 - -;cancel m-1;abandon m-1 0;abandon m-1 1;list 3;");
 }
 
 static void
@@ -242,7 +246,7 @@ test_list_of_routes(Fixture *fixture, gconstpointer data)
     g_autofree char *text = ask(fixture, "GET", "/v1", NULL);
     g_autoptr(json_t) answer = json_loads(text, 0, NULL);
 
-    g_assert_cmpuint(json_array_size(json_object_get(answer, "routes")), ==, 26);
+    g_assert_cmpuint(json_array_size(json_object_get(answer, "routes")), ==, 27);
     g_assert_null(strstr(text, "\"help\":null"));
     g_assert_null(strstr(text, "\"help\":\"\""));
 }

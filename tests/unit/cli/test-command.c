@@ -123,6 +123,17 @@ migrate(GwRequest *request, void *context)
 }
 
 static void
+abandon(GwRequest *request, void *context)
+{
+    static const char *const members[] = {"peer_is_off", NULL};
+    json_t *move = a_move("abandoned", 50, "guest-lost");
+
+    note(context, "abandon", request, members);
+    gw_json_set_str(move, "reason", "start it\033again");
+    gw_request_answer(request, move, NULL);
+}
+
+static void
 plan(GwRequest *request, void *context)
 {
     gw_request_answer(request,
@@ -159,6 +170,7 @@ static const GwRoute routes[] = {
     {"POST", "/v1/hosts", add_host, .help = ""},
     {"POST", "/v1/migrations", migrate, .help = ""},
     {"POST", "/v1/migrations/plan", plan, .help = ""},
+    {"POST", "/v1/migrations/{id}/abandon", abandon, .help = ""},
     {"GET", "/v1/migrations/{id}/events", watch, .help = ""},
     {0},
 };
@@ -370,6 +382,13 @@ test_migrate(Fixture *fixture, gconstpointer data)
     g_source_remove(timer);
     assert_run("migrate web1 beta --no-wait", 0,
                MOVE " is under way: godwit migration watch " MOVE "\n", "");
+    assert_run("migration abandon " MOVE, 0, "start it\\x1bagain\n", "");
+    assert_run("migration abandon " MOVE " --peer-is-off --json", 0,
+               "{\n  \"id\": \"" MOVE "\",\n  \"vm\": \"web1\",\n  \"source\": \"alpha\",\n"
+               "  \"target\": \"beta\",\n  \"state\": \"abandoned\",\n  \"percent\": 50,\n"
+               "  \"final\": true,\n  \"outcome\": \"guest-lost\",\n"
+               "  \"reason\": \"start it\\u001Bagain\"\n}\n",
+               "");
     assert_run("migrate web1 beta --plan", 7,
                "error    memory            too little\n? cannot be moved from ? to ?\n",
                "not all checks passed");
@@ -590,7 +609,7 @@ test_documents(Fixture *fixture, gconstpointer data)
         check_documented(name, page, completion);
         n_commands++;
     }
-    g_assert_cmpuint(n_commands, ==, 19);
+    g_assert_cmpuint(n_commands, ==, 20);
     run_clear(&run);
 }
 

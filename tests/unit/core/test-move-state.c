@@ -132,6 +132,30 @@ test_the_commit_point(void)
     g_assert_true(gw_move_state_info(GW_MOVE_REFUSED)->durable_first);
 }
 
+/* The operator's word ends what only the other host could, and never brings a guest back. */
+static void
+test_abandon(void)
+{
+    FOR_EACH_CELL(state, event)
+    {
+        GwMoveCell cell = gw_move_cell(state, event);
+        bool source = state == GW_MOVE_HANDED_OVER || state == GW_MOVE_POSTCOPY;
+        bool target = state == GW_MOVE_ACCEPTED || state == GW_MOVE_FETCHING;
+        if (event == GW_MOVE_EVENT_ABANDON) {
+            g_assert_cmpint(cell.verdict == GW_MOVE_GO, ==, source || target);
+            g_assert_cmpint(cell.next, ==,
+                            source   ? GW_MOVE_ABANDONED
+                            : target ? GW_MOVE_GUEST_LOST
+                                     : 0);
+        } else if (cell.verdict == GW_MOVE_GO) {
+            g_assert_cmpint(cell.next, !=, GW_MOVE_ABANDONED);
+        }
+        /* What it is to end must be on record before it is ended. */
+        g_assert_true(gw_move_state_info(GW_MOVE_ABANDONED)->durable_first);
+        g_assert_true(gw_move_state_info(GW_MOVE_GUEST_LOST)->durable_first);
+    }
+}
+
 static void
 test_names(void)
 {
@@ -151,6 +175,7 @@ main(int argc, char **argv)
     g_test_add_func("/move-state/every-state-is-reached", test_every_state_is_reached);
     g_test_add_func("/move-state/every-state-has-a-way-out", test_every_state_has_a_way_out);
     g_test_add_func("/move-state/the-commit-point", test_the_commit_point);
+    g_test_add_func("/move-state/abandon", test_abandon);
     g_test_add_func("/move-state/names", test_names);
     return g_test_run();
 }

@@ -224,6 +224,29 @@ moves_load(const GwMovesOptions *options, const GwHostCaps *caps)
     return moves;
 }
 
+static void
+on_told(json_t *object, const GError *error, void *data)
+{
+    *(Told *)data = (Told){true, json_incref(object), error ? g_error_copy(error) : NULL};
+}
+
+void
+told_clear(Told *told)
+{
+    json_decref(told->object);
+    g_clear_error(&told->error);
+}
+
+Told
+abandon(GwMoves *moves, const char *id, bool peer_is_off)
+{
+    Told told = {0};
+
+    gw_moves_abandon(moves, id, peer_is_off, on_told, &told);
+    WAIT_FOR(told.done);
+    return told;
+}
+
 /* --- a host without QEMU ---------------------------------------------------------------------- */
 
 static void

@@ -50,6 +50,18 @@ json_t *fake_store_record(FakeStore *fake, const char *id);
 /* gw_moves_new(), with all records loaded; @caps: NULL for none. */
 GwMoves *moves_load(const GwMovesOptions *options, const GwHostCaps *caps);
 
+/* What a GwMovesJsonFn was told. */
+typedef struct Told {
+    bool done;
+    json_t *object;
+    GError *error;
+} Told;
+
+void told_clear(Told *told);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Told, told_clear)
+/* The answer to gw_moves_abandon(). */
+Told abandon(GwMoves *moves, const char *id, bool peer_is_off);
+
 /* --- a host without QEMU ---------------------------------------------------------------------- */
 
 typedef struct Bench {

@@ -452,12 +452,55 @@ test_end_waits_for_calls(void)
     bench_clear(&bench);
 }
 
+static void
+on_end_told(const GError *error, void *data)
+{
+    *(Told *)data = (Told){.done = true, .error = error ? g_error_copy(error) : NULL};
+}
+
+/* Whoever abandons a move hears that it was not written, or that all of it has ended. */
+static void
+test_abandoned(void)
+{
+    g_auto(Told) failed = {0};
+    g_auto(Told) told = {0};
+    Bench bench;
+    bench_init(&bench, NULL);
+    GwMove *move = move_in(&bench, GW_MOVE_HANDED_OVER);
+
+    bench.fake->manual = true;
+    gw_move_abandon(move, on_end_told, &failed);
+    g_assert_cmpint(move->state, ==, GW_MOVE_HANDED_OVER);
+    fake_store_answer(bench.fake, true);
+    g_assert_error(failed.error, GW_ERROR, GW_ERROR_IO);
+    WAIT_FOR(!move->next_record);
+    g_assert_cmpint(move->state, ==, GW_MOVE_HANDED_OVER);
+    g_assert_cmpuint(work.entered, ==, 0);
+
+    move->calls = 1;
+    gw_move_abandon(move, on_end_told, &told);
+    fake_store_answer(bench.fake, false);
+    g_assert_cmpint(move->state, ==, GW_MOVE_ABANDONED);
+    g_assert_false(told.done);
+    gw_move_call_done(move);
+    g_assert_true(told.done);
+    g_assert_no_error(told.error);
+    bench_clear(&bench);
+}
+
 /* --- history ---------------------------------------------------------------------------------- */
+
+static const char *
+some_address(const char *host, void *network)
+{
+    return strcmp(host, "beta") == 0 ? "127.0.0.1" : NULL;
+}
 
 static void
 short_history(GwMovesOptions *options)
 {
     options->max_history = 1;
+    options->network.address = some_address;
 }
 
 static GwMove *
@@ -481,14 +524,24 @@ test_pruning(void)
     add_final(&bench, &gw_target_role, "m-came", GW_MOVE_RUNNING);
     GwMove *known = add_final(&bench, &gw_target_role, "m-known", GW_MOVE_RUNNING);
     GwMove *busy = add_final(&bench, &gw_source_role, "m-busy", GW_MOVE_SETTLED);
+    add_final(&bench, &gw_source_role, "m-taken", GW_MOVE_ABANDONED);
+    GwMove *let_go = add_final(&bench, &gw_source_role, "m-let-go", GW_MOVE_ABANDONED);
+    GwMove *removed = add_final(&bench, &gw_source_role, "m-removed", GW_MOVE_ABANDONED);
     GwMove *move = move_in(&bench, GW_MOVE_CANCELLING);
 
     gw_json_set_bool(known->record, "settled", true);
+    gw_json_set_bool(let_go->record, "settled", true);
+    g_free(removed->peer);
+    removed->peer = g_strdup("gone");
     busy->calls = 1;
     raise_event(move, GW_MOVE_EVENT_GUEST_RUNNING);
     WAIT_FOR(!gw_moves_find(bench.moves, "m-old"));
     g_assert_null(gw_moves_find(bench.moves, "m-refused"));
     g_assert_null(gw_moves_find(bench.moves, "m-known"));
+    g_assert_null(gw_moves_find(bench.moves, "m-let-go"));
+    g_assert_null(gw_moves_find(bench.moves, "m-removed"));
+    /* The other host is to hear that it was taken back. */
+    g_assert_nonnull(gw_moves_find(bench.moves, "m-taken"));
     g_assert_nonnull(gw_moves_find(bench.moves, "m-1"));
     g_assert_nonnull(gw_moves_find(bench.moves, "m-busy"));
     /* Its source may still ask what became of the guest. */
@@ -518,6 +571,7 @@ main(int argc, char **argv)
     g_test_add_func("/move/first-cause-stays", test_first_cause_stays);
     g_test_add_func("/move/observers", test_observers);
     g_test_add_func("/move/end-waits-for-calls", test_end_waits_for_calls);
+    g_test_add_func("/move/abandoned", test_abandoned);
     g_test_add_func("/move/pruning", test_pruning);
     return g_test_run();
 }

@@ -484,6 +484,116 @@ test_accepted_without_qemu(void)
     assert_untouched(&rig, 0);
 }
 
+/* --- abandoned -------------------------------------------------------------------------------- */
+
+static void
+assert_abandoned(Rig *rig, GwMoveState state, pid_t pid, int64_t generation)
+{
+    g_auto(Told) told = abandon(rig->moves, "m-1", state == GW_MOVE_ABANDONED);
+    g_autofree char *expected = g_strdup_printf("alpha\",\"generation\":%d", (int)generation);
+
+    g_assert_no_error(told.error);
+    g_assert_cmpstr(gw_json_str(told.object, "outcome", ""), ==, "guest-lost");
+    g_assert_nonnull(strstr(gw_json_str(told.object, "reason", ""), "godwit vm start web"));
+    assert_recorded(rig, "m-1", state);
+    g_assert_false(runs(pid));
+    assert_untouched(rig, 0);
+    g_autofree char *owner = host_record(rig->host, "vm/web/owner");
+    g_assert_nonnull(strstr(owner, expected));
+    g_auto(Told) again = abandon(rig->moves, "m-1", true);
+    g_assert_error(again.error, GW_ERROR, GW_ERROR_STATE);
+    g_assert_nonnull(strstr(again.error->message, "has ended"));
+
+    /* From its disks, and over a restart of the daemon. */
+    host_start(rig->host, web_of(rig));
+    pid_t anew = vm_pid(web_of(rig));
+    restart(rig);
+    let_it_work(rig);
+    assert_untouched(rig, anew);
+}
+
+static void
+test_abandon_on_the_target(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_ACCEPTED, GW_MOVE_FETCHING};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        come_in(&rig, "m-1", true);
+        pid_t pid = vm_pid(web_of(&rig));
+        GwStoreTxn *txn = gw_store_txn_new();
+
+        gw_vms_txn_take_over(rig.host->vms, web_of(&rig), 2, txn);
+        gw_store_commit(rig.host->store, txn, NULL, NULL);
+        put_move(&rig, "m-1", "target", GW_MOVE_FETCHING, 1);
+        restart(&rig);
+        gw_moves_find(rig.moves, "m-1")->state = states[i];
+        assert_abandoned(&rig, GW_MOVE_GUEST_LOST, pid, 2);
+    }
+}
+
+static void
+test_abandon_on_the_source(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_POSTCOPY, GW_MOVE_HANDED_OVER};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        pid_t pid = stand_still(&rig, "beta", 2);
+        put_move(&rig, "m-1", "source", states[i], 1);
+        restart(&rig);
+        g_auto(Told) told = abandon(rig.moves, "m-1", false);
+        g_assert_error(told.error, GW_ERROR, GW_ERROR_INVALID);
+        g_assert_nonnull(strstr(told.error->message, "two copies"));
+        g_assert_cmpint(state_of(&rig, "m-1"), ==, states[i]);
+        g_assert_cmpstr(gw_vm_held_by(web_of(&rig)), ==, "m-1");
+        unsigned asked = rig.asked;
+        assert_abandoned(&rig, GW_MOVE_ABANDONED, pid, 3);
+        /* The other host is to hear of it, and still after the restart. */
+        g_assert_cmpuint(rig.asked, >=, asked + 2);
+    }
+}
+
+/* QEMU died before, or the host was started anew. */
+static void
+test_abandon_without_qemu(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_POSTCOPY, GW_MOVE_HANDED_OVER};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        host_define(rig.host, WEB);
+        put_owner(&rig, "beta", 2);
+        put_move(&rig, "m-1", "source", states[i], 1);
+        restart(&rig);
+        g_auto(Told) told = abandon(rig.moves, "m-1", true);
+        g_assert_no_error(told.error);
+        assert_recorded(&rig, "m-1", GW_MOVE_ABANDONED);
+        host_start(rig.host, web_of(&rig));
+    }
+}
+
+/* What can start by itself is not a matter of the other host. */
+static void
+test_abandon_accepted_pre_copy(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    host_define(rig.host, WEB);
+
+    put_move(&rig, "m-1", "target", GW_MOVE_GUEST_LOST, 1);
+    restart(&rig);
+    gw_moves_find(rig.moves, "m-1")->state = GW_MOVE_ACCEPTED;
+    g_auto(Told) told = abandon(rig.moves, "m-1", true);
+    g_assert_error(told.error, GW_ERROR, GW_ERROR_STATE);
+    g_assert_nonnull(strstr(told.error->message, "ends by itself"));
+    g_auto(Told) unknown = abandon(rig.moves, "m-2", true);
+    g_assert_error(unknown.error, GW_ERROR, GW_ERROR_NOT_FOUND);
+}
+
 /* --- records that are older than the VM ------------------------------------------------------- */
 
 /* A stale record claims a VM that has come back, or that a later move holds. */
@@ -581,14 +691,17 @@ test_incoming_left_overs(void)
 static void
 test_half_of_a_lost_guest(void)
 {
-    for (unsigned is_half = 0; is_half < 2; is_half++) {
+    for (unsigned i = 0; i < 4; i++) {
+        const bool is_half = i % 2;
+        const bool abandoned = i / 2;
         g_auto(Rig) rig;
         rig_init(&rig);
         start_web(&rig);
         GwProcessId process = gw_vm_process(web_of(&rig));
 
-        put_owner(&rig, "alpha", 2);
-        put_move(&rig, "m-1", "target", GW_MOVE_GUEST_LOST, 1);
+        put_owner(&rig, "alpha", abandoned ? 3 : 2);
+        put_move(&rig, "m-1", abandoned ? "source" : "target",
+                 abandoned ? GW_MOVE_ABANDONED : GW_MOVE_GUEST_LOST, 1);
         g_autoptr(json_t) record = record_of(&rig, "m-1");
         json_object_set_new(record, "half",
                             json_pack("{s:I, s:I}", "pid", (json_int_t)process.pid, "start_ticks",
@@ -687,6 +800,10 @@ main(int argc, char **argv)
     g_test_add_func("/recovery/fetching", test_fetching);
     g_test_add_func("/recovery/accepted", test_accepted);
     g_test_add_func("/recovery/accepted-without-qemu", test_accepted_without_qemu);
+    g_test_add_func("/recovery/abandon-on-the-target", test_abandon_on_the_target);
+    g_test_add_func("/recovery/abandon-on-the-source", test_abandon_on_the_source);
+    g_test_add_func("/recovery/abandon-without-qemu", test_abandon_without_qemu);
+    g_test_add_func("/recovery/abandon-accepted-pre-copy", test_abandon_accepted_pre_copy);
     g_test_add_func("/recovery/stale-records", test_stale_records);
     g_test_add_func("/recovery/two-claims", test_two_claims);
     g_test_add_func("/recovery/left-overs", test_left_overs);

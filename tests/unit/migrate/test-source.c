@@ -527,6 +527,64 @@ test_asks_again(void)
     }
 }
 
+/* Only while the target is not heard; and it is told when it is back. */
+static void
+test_abandoned(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, misbehave);
+
+    rig.step = "given-up";
+    rig.word = "failed";
+    start_move(&rig);
+    wait_for_move(&rig, GW_MOVE_HANDED_OVER);
+    WAIT_FOR(rig.asked > 0);
+    g_auto(Told) connected = abandon(rig.moves, rig.move->id, true);
+    g_assert_error(connected.error, GW_ERROR, GW_ERROR_STATE);
+    g_assert_nonnull(strstr(connected.error->message, "'beta' is connected"));
+    g_assert_cmpint(rig.move->state, ==, GW_MOVE_HANDED_OVER);
+
+    rig.word = NULL;
+    g_ptr_array_set_size(rig.peer.sessions, 0);
+    const GwSource *source = rig.move->side;
+    WAIT_FOR(!source->lane);
+    rig.step = "taken-back";
+    rig.word = "let-go";
+    g_auto(Told) told = abandon(rig.moves, rig.move->id, true);
+    g_assert_no_error(told.error);
+    g_assert_cmpint(rig.move->state, ==, GW_MOVE_ABANDONED);
+    g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_STOPPED);
+    WAIT_FOR(gw_json_bool(rig.move->record, "settled", false));
+    g_autofree char *record = host_record(rig.host, "vm/web/owner");
+    g_assert_cmpstr(record, ==, "{\"host\":\"alpha\",\"generation\":3}");
+    WAIT_FOR(!source->lane);
+    g_assert_cmpuint(source->reconnect, ==, 0);
+    host_start(rig.host, web_of(&rig));
+}
+
+static void
+on_refused_abandon(json_t *object, const GError *error, void *data)
+{
+    g_assert_error(error, GW_ERROR, GW_ERROR_STATE);
+    g_assert_nonnull(strstr(error->message, "cancel it: godwit migration cancel m-"));
+    *(bool *)data = true;
+}
+
+static void
+test_abandon_before_it_is_given_up(void)
+{
+    bool told = false;
+    g_auto(Rig) rig;
+    rig_init(&rig, fall_silent);
+
+    rig.step = "prepare";
+    start_move(&rig);
+    WAIT_FOR(strstr(rig.peer.heard->str, "prepare"));
+    gw_moves_abandon(rig.moves, rig.move->id, true, on_refused_abandon, &told);
+    WAIT_FOR(told);
+    g_assert_cmpint(rig.move->state, ==, GW_MOVE_CHECKED);
+}
+
 /* --- its own QEMU ----------------------------------------------------------------------------- */
 
 static void
@@ -635,6 +693,8 @@ main(int argc, char **argv)
     g_test_add_func("/source/refused", test_refused);
     g_test_add_func("/source/refused-without-qemu", test_refused_without_qemu);
     g_test_add_func("/source/asks-again", test_asks_again);
+    g_test_add_func("/source/abandoned", test_abandoned);
+    g_test_add_func("/source/abandon-before-it-is-given-up", test_abandon_before_it_is_given_up);
     g_test_add_func("/source/qemu-killed", test_qemu_killed);
     g_test_add_func("/source/guest-ended-by-itself", test_guest_ended_by_itself);
     g_test_add_func("/source/one-move-at-a-time", test_one_move_at_a_time);

@@ -448,6 +448,111 @@ test_accepted_is_not_written(void)
     g_assert_null(web_of(&rig));
 }
 
+/* --- taken back ------------------------------------------------------------------------------- */
+
+static json_t *
+taken_back(void)
+{
+    return json_pack("{s:s, s:s, s:s, s:i}", "do", "taken-back", "move", ID, "vm", "web",
+                     "generation", 3);
+}
+
+/* The move in that state, and the VM as it left it: owned by this host, generation @owned. */
+static GwMove *
+came_here(Rig *rig, GwMoveState state, int64_t owned)
+{
+    json_t *record = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s}", "id", ID, "vm", "web",
+                               "source", "beta", "target", "alpha", "role", "target", "state",
+                               gw_move_state_info(state)->name, "generation", (json_int_t)1, "mode",
+                               "post-copy");
+    GwVm *vm = host_define(rig->host, TEXT);
+    GwMove *move = gw_move_new(rig->moves, &gw_target_role, record);
+
+    g_autofree char *owner = g_strdup_printf("{\"host\":\"alpha\",\"generation\":%d}", (int)owned);
+    host_put_record(rig->host, "vm/web/owner", owner);
+    gw_vms_set_owner(rig->host->vms, vm, "alpha", owned);
+    host_start(rig->host, vm);
+    if (!gw_move_is_final(move)) {
+        gw_vm_hold(vm, ID);
+    }
+    gw_moves_add(rig->moves, move);
+    return move;
+}
+
+static void
+hear_let_go(Rig *rig)
+{
+    g_autoptr(Caller) caller = caller_new(&rig->peer);
+
+    caller_say(caller, taken_back());
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "let-go");
+}
+
+/* The copy of the older generation is gone before that is said, even if it runs. */
+static void
+test_taken_back(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_ACCEPTED, GW_MOVE_FETCHING, GW_MOVE_RUNNING,
+                                         GW_MOVE_GUEST_LOST};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        GwMove *move = came_here(&rig, states[i], 2);
+        hear_let_go(&rig);
+        g_assert_null(web_of(&rig));
+        g_assert_cmpint(move->state, ==,
+                        states[i] == GW_MOVE_RUNNING ? GW_MOVE_RUNNING : GW_MOVE_GUEST_LOST);
+        g_autofree char *record = host_record(rig.host, "move/" ID);
+        g_assert_nonnull(strstr(record, "\"settled\":true"));
+        g_autofree char *vm = host_record(rig.host, "vm/");
+        g_assert_null(vm);
+        WAIT_FOR(move->calls == 0);
+    }
+}
+
+/* The stream had not even come: it is refused, and gone before that is said. */
+static void
+test_taken_back_while_coming(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+
+    caller_say(caller, taken_back());
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "let-go");
+    g_assert_null(web_of(&rig));
+    assert_refused(&rig);
+}
+
+/* What came back since, what the source has confirmed, and what is in another move stay. */
+static void
+test_taken_back_too_late(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    GwMove *move = came_here(&rig, GW_MOVE_RUNNING, 4);
+    pid_t pid = vm_pid(web_of(&rig));
+
+    hear_let_go(&rig);
+    g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
+
+    gw_vms_set_owner(rig.host->vms, web_of(&rig), "alpha", 2);
+    hear_let_go(&rig); /* settled meanwhile */
+    g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
+
+    json_object_del(move->record, "settled");
+    gw_vm_hold(web_of(&rig), "m-other");
+    g_autoptr(Caller) caller = caller_new(&rig.peer);
+    caller_say(caller, taken_back());
+    WAIT_FOR(((GwTarget *)move->side)->lane);
+    gw_vm_release(web_of(&rig));
+    g_assert_cmpuint(caller->answers->len, ==, 0);
+    g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
+    hear_let_go(&rig);
+    g_assert_null(web_of(&rig));
+}
+
 static void
 test_freed_on_the_way(void)
 {
@@ -488,6 +593,9 @@ main(int argc, char **argv)
     g_test_add_func("/target/nonsense-stream", test_nonsense_stream);
     g_test_add_func("/target/start-refused", test_start_refused);
     g_test_add_func("/target/accepted-is-not-written", test_accepted_is_not_written);
+    g_test_add_func("/target/taken-back", test_taken_back);
+    g_test_add_func("/target/taken-back-while-coming", test_taken_back_while_coming);
+    g_test_add_func("/target/taken-back-too-late", test_taken_back_too_late);
     g_test_add_func("/target/freed-on-the-way", test_freed_on_the_way);
     return hosts_run();
 }

@@ -90,6 +90,10 @@ test_hostile_first_messages(void)
         {"{\"do\":7}", "failed", "unknown"},
         {"{\"do\":\"settled\",\"move\":\"" ID "\"}", "failed", "'settled' is unknown"},
         {"{\"do\":\"abort\",\"move\":[]}", "failed", "unknown"},
+        {"{\"do\":\"taken-back\"}", "let-go", NULL},
+        {"{\"do\":\"taken-back\",\"move\":{},\"generation\":[]}", "let-go", NULL},
+        {"{\"do\":\"taken-back\",\"move\":\"" ID "\",\"vm\":\"web\",\"generation\":3}", "let-go",
+         NULL},
         {"{\"do\":\"prepare\"}", "refused", "'generation' is missing"},
         {"{\"do\":\"prepare\",\"move\":7,\"vm\":\"web\",\"generation\":1}", "refused",
          "'move' is not a string"},
@@ -302,7 +306,8 @@ test_prepare_abandoned(void)
 
 /* --- given-up --------------------------------------------------------------------------------- */
 
-#define GIVEN_UP "{\"do\":\"given-up\",\"move\":\"" ID "\",\"vm\":\"web\",\"generation\":2}"
+#define TAKEN_BACK "{\"do\":\"taken-back\",\"move\":\"" ID "\",\"vm\":\"web\",\"generation\":3}"
+#define GIVEN_UP   "{\"do\":\"given-up\",\"move\":\"" ID "\",\"vm\":\"web\",\"generation\":2}"
 
 /* Never heard of: refused, and that durably before it is said. */
 static void
@@ -335,6 +340,7 @@ test_not_between_us(void)
     GwMove *move = add_move(&rig, ID, "target", GW_MOVE_INCOMING, "gamma");
 
     assert_answer(&rig, GIVEN_UP, "failed", "not between these two hosts");
+    assert_answer(&rig, TAKEN_BACK, "failed", "not between these two hosts");
     g_assert_false(((GwTarget *)move->side)->given_up);
     g_assert_cmpint(move->state, ==, GW_MOVE_INCOMING);
 
@@ -418,13 +424,36 @@ test_wrong_generation(void)
                   "refused", "another generation");
 }
 
+/* Nothing of it is here, whatever state it came to; that is the end of it. */
+static void
+test_taken_back(void)
+{
+    static const GwMoveState states[] = {GW_MOVE_INCOMING, GW_MOVE_ACCEPTED, GW_MOVE_FETCHING,
+                                         GW_MOVE_RUNNING,  GW_MOVE_REFUSED,  GW_MOVE_GUEST_LOST};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        GwMove *move = add_move(&rig, ID, "target", states[i], "beta");
+        g_autoptr(Caller) caller = caller_new(&rig.peer);
+        /* Another generation than that of the move: not a word. */
+        caller_say(caller, json_pack("{s:s, s:s, s:s, s:i}", "do", "taken-back", "move", ID, "vm",
+                                     "web", "generation", 2));
+        g_assert_cmpstr(gw_json_str(ask(caller, TAKEN_BACK), "do", ""), ==, "let-go");
+        g_assert_true(gw_move_is_final(move));
+        g_assert_true(gw_json_bool(move->record, "settled", false));
+        g_assert_cmpstr(gw_json_str(ask(caller, TAKEN_BACK), "do", ""), ==, "let-go");
+    }
+}
+
 /* --- nonsense --------------------------------------------------------------------------------- */
 
 static json_t *
 random_value(GRand *random, unsigned depth)
 {
-    static const char *const words[] = {"",       "web",    "m-",   ID,       "lane",
-                                        "direct", "source", "\x7f", "../../", "given-up"};
+    static const char *const words[] = {"",       "web",      "m-",        ID,
+                                        "lane",   "direct",   "source",    "\x7f",
+                                        "../../", "given-up", "taken-back"};
 
     switch (g_rand_int_range(random, 0, depth > 3 ? 6 : 8)) {
     case 0:
@@ -526,6 +555,7 @@ main(int argc, char **argv)
     g_test_add_func("/visitor/new-session-cuts-the-stream", test_new_session_cuts_the_stream);
     g_test_add_func("/visitor/given-up-and-never-loaded", test_given_up_and_never_loaded);
     g_test_add_func("/visitor/wrong-generation", test_wrong_generation);
+    g_test_add_func("/visitor/taken-back", test_taken_back);
     g_test_add_func("/visitor/random-messages", test_random_messages);
     return g_test_run();
 }
