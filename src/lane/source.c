@@ -207,11 +207,11 @@ give_batch(GwSource *source)
 
     effort.images = off & GW_ENCODING_REFERENCE ? NULL : source->lane->references;
     effort.visit = off & GW_ENCODING_VISIT ? NULL : source->lane->references;
+    count(source); /* before the peer can have it, and end the session for it */
     if (!gw_batch_is_empty(source->batch)) {
         gw_encoder_put_batch(source->encoder, source->batch, &effort);
         source->batch = gw_encoder_take_batch(source->encoder);
     }
-    count(source);
 }
 
 static void
