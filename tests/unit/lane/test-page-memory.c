@@ -101,7 +101,7 @@ tag(Rig *rig, const uint8_t *content, GwPageTag *out)
     for (unsigned i = 0; i < GW_PAGE_TAG_BYTES; i++) {
         unsigned bits = rig->tag_bits - MIN(rig->tag_bits, 8 * i);
 
-        out->bytes[i] &= bits >= 8 ? 0xff : (uint8_t)(0xff << (8 - bits));
+        out->bytes[i] &= (uint8_t)(bits >= 8 ? 0xff : 0xff << (8 - bits));
     }
 }
 
