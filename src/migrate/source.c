@@ -289,7 +289,7 @@ on_not_let_go(GwSource *source, const GError *error)
 
     gw_json_set_str(record, "unsettled", why);
     if (strcmp(known, gw_json_str(record, "unsettled", "")) != 0) {
-        gw_warn(&fields, "%s", why);
+        gw_warn(&fields, "%s", gw_json_str(record, "unsettled", ""));
         gw_move_save(source->move);
     }
 }
