@@ -56,8 +56,9 @@ handle_number(GwLink *link, const GwFrame *frame, GError **error)
         return false;
     }
     if (frame->header.type == GW_FRAME_PING) {
+        /* One that measures is not forgotten for one that does not. */
+        link->pong_token = link->pong_pending && number == TAIL_NUMBER ? link->pong_token : number;
         link->pong_pending = true;
-        link->pong_token = number;
     } else if (gw_link_burst_pong(link, number, now_us)) {
         return true;
     } else if (link->ping_token != 0 && number == link->ping_token) {

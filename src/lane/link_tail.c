@@ -9,6 +9,9 @@
  * TAIL_ROUND_TRIPS after a frame on this connection, a PING goes out whenever nothing else has for
  * an eighth of a round trip: three of them tell TCP enough.
  *
+ * A frame that TCP has not taken whole is followed by the rest of itself, and while there is much
+ * under way the next one comes with an acknowledgement.
+ *
  * Link thread. Costs about 0.1 KB each, nothing while frames flow, nothing on near links, where
  * TCP's timers are short. Cannot fail.
  */
@@ -35,7 +38,8 @@ gw_link_tail_due(GwLink *link, int64_t now_us)
     int64_t rtt_us = gw_outbox_rtt_us(lane->outbox);
     bool is_last = now_us - link->tail_since_us < TAIL_ROUND_TRIPS * rtt_us;
 
-    if (rtt_us < GW_WINDOW_FAR_RTT_US || !is_last || gw_outbox_is_settled(lane->outbox)) {
+    if (link->connection->sending || rtt_us < GW_WINDOW_FAR_RTT_US || !is_last ||
+        gw_outbox_is_filled(lane->outbox) || gw_outbox_is_settled(lane->outbox)) {
         return G_MAXINT64;
     }
     return link->tail_sent_us + MAX(rtt_us / PINGS_A_ROUND_TRIP, MIN_STEP_US);
