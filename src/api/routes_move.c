@@ -188,7 +188,7 @@ const GwRoute gw_routes_move[] = {
     {"GET", "/v1/migrations/{id}", show_move, .help = "one move"},
     {"POST", "/v1/migrations/{id}/cancel", cancel_move, .changes = true, .help = "cancel a move"},
     {"POST", "/v1/migrations/{id}/abandon", abandon_move, .changes = true,
-     .help = "end a move whose other host is gone for good, without its guest: {peer_is_off?}"},
+     .help = "end a move whose other host is gone for good, without its guest: {peer_is_off}"},
     {"POST", "/v1/migrations/{id}/postcopy", postcopy_move, .changes = true,
      .help = "switch a move of mode post-copy or hybrid to post-copy now"},
     {"GET", "/v1/migrations/{id}/events", watch_move,

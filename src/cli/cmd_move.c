@@ -315,7 +315,9 @@ migration_abandon(GwCli *cli, char **args, GError **error)
     gboolean peer_is_off = FALSE;
     const GOptionEntry options[] = {
         {"peer-is-off", 0, 0, G_OPTION_ARG_NONE, &peer_is_off,
-         "I know that the VM does not run: the other host is off, or cut off from its disks", NULL},
+         "I know that the VM does not run, and will not, on the other host: it is off, or cut off "
+         "from the VM's disks",
+         NULL},
         {0}};
 
     if (!gw_cli_parse(cli, args, options, 1, 1, error)) {

@@ -260,6 +260,7 @@ gw_report_details(const json_t *move)
         {"state", "state"},
         {"outcome", "outcome"},
         {"reason", "reason"},
+        {"not settled", "unsettled"},
         {"accelerator", "accel"},
         {"source QEMU", "source_qemu"},
         {"target QEMU", "target_qemu"},

@@ -62,7 +62,8 @@ struct GwMove {
     char *peer;         /* the other host */
     int64_t generation; /* of the owner record before the move */
     GwMoveState state;
-    json_t *record; /* as in migrate.h */
+    json_t *record;   /* as in migrate.h */
+    int64_t heard_us; /* the other host, in sessions that are over; at first: when we were made */
 
     /* The mover's. */
     json_t *next_record; /* being written; NULL otherwise */
@@ -108,6 +109,8 @@ void gw_moves_prune(GwMoves *moves);
 /* The move, not yet final, that holds this VM; NULL if none. */
 GwMove *gw_moves_busy_with(GwMoves *moves, const char *vm_name);
 unsigned gw_moves_count_incoming(GwMoves *moves);
+/* The VM of that name if it is this host's own with this generation; NULL otherwise. */
+GwVm *gw_moves_find_owned(GwMoves *moves, const char *vm_name, int64_t generation);
 
 /* --- move.c ----------------------------------------------------------------------------------- */
 
@@ -156,6 +159,8 @@ GwQmp *gw_move_qmp(GwMove *move);
 void gw_move_note_half(GwMove *move, json_t *record);
 /* Ends it, if @vm's QEMU still is the one that the record names. NULL is fine. */
 void gw_move_end_half(GwMove *move, GwVm *vm);
+/* Before its session is dropped: when the other host was last heard. */
+void gw_move_note_heard(GwMove *move);
 /* By its state. */
 bool gw_move_is_abandonable(const GwMove *move);
 /* GW_ERROR_STATE, or GW_ERROR_INVALID for want of the operator's word (migrate.h). */
@@ -284,6 +289,9 @@ void gw_source_verify_answer(GwSource *source, const json_t *message);
 void gw_source_verify_free(GwSource *source);
 
 /* --- target.c --------------------------------------------------------------------------------- */
+
+/* To the source, which took the VM back: why it is not gone. */
+GError *gw_target_copy_stays(GwMoves *moves, GwVm *copy) GW_MUST_USE;
 
 typedef struct GwTarget {
     GwMove *move;

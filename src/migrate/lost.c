@@ -5,7 +5,9 @@
  *
  * Without the other host a guest is never taken up again from memory. On the target pages are
  * missing. On the source all of them may be there, but they are older than the disks as soon as the
- * target has run the guest, and nobody is left who knows whether it has.
+ * target has run the guest, and nobody is left who knows whether it has. Nor does this host know
+ * whether the VM was started from its disks on the other one, which may have been told to abandon
+ * the move, too: whoever abandons it says that it was not, and will not be.
  *
  * Main context. Owns nothing; what is to be ended is in the record, by process, so that a crash
  * before it is ended does no harm, nor what was started later.
@@ -16,7 +18,7 @@
 /* Of a record: the process that has what is left of a lost guest, and is to end. */
 #define HALF "half"
 
-/* A peer that is connected is heard about every second. */
+/* A peer that is connected is heard about every second; a session that ends is begun anew. */
 #define PRESENT_US (5 * G_USEC_PER_SEC)
 
 /* --- what is left ----------------------------------------------------------------------------- */
@@ -83,12 +85,19 @@ gw_move_is_abandonable(const GwMove *move)
     return may && (move->state != GW_MOVE_ACCEPTED || gw_move_may_post(move));
 }
 
-static bool
-hears_peer(const GwMove *move)
+static int64_t
+heard_us(const GwMove *move)
 {
     const GwLane *lane = move->role->lane(move);
+    bool lives = lane && gw_lane_peer_name(lane);
 
-    return lane && gw_lane_peer_name(lane) && gw_lane_silent_us(lane) < PRESENT_US;
+    return lives ? MAX(move->heard_us, gw_now_us() - gw_lane_silent_us(lane)) : move->heard_us;
+}
+
+void
+gw_move_note_heard(GwMove *move)
+{
+    move->heard_us = heard_us(move);
 }
 
 static void
@@ -117,19 +126,22 @@ gw_move_may_abandon(const GwMove *move, bool peer_is_off, GError **error)
                     "move %s is just taking its next step: look again", move->id);
         return false;
     }
-    if (hears_peer(move)) {
+    int64_t wait_us = heard_us(move) + PRESENT_US - gw_now_us();
+    if (wait_us > 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_STATE,
-                    "move %s is not to be abandoned: host '%s' is connected; wait for the move's "
-                    "end: godwit migration watch %s",
-                    move->id, move->peer, move->id);
+                    "move %s is not to be abandoned yet: host '%s' was heard, or this daemon was "
+                    "started, less than %d s ago; wait for the move's end: godwit migration watch "
+                    "%s; should that host stay silent, try again in %d s",
+                    move->id, move->peer, (int)(PRESENT_US / G_USEC_PER_SEC), move->id,
+                    (int)(wait_us / G_USEC_PER_SEC) + 1);
         return false;
     }
-    if (move->role == &gw_source_role && !peer_is_off) {
+    if (!peer_is_off) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "VM '%s' may run on host '%s', which does not answer; --peer-is-off says that "
-                    "it does not: that host was switched off, or cut off from the VM's disks, and "
-                    "the VM was not moved on from there. If that is not true, two copies of the "
-                    "VM write to the same disks as soon as it is started here",
+                    "it does not, and will not: that host is off, or cut off from the VM's disks, "
+                    "and the VM was not moved on from there. If that is not true, two copies of "
+                    "the VM write to the same disks as soon as it is started here",
                     move->vm_name, move->peer);
         return false;
     }
@@ -139,15 +151,11 @@ gw_move_may_abandon(const GwMove *move, bool peer_is_off, GError **error)
 void
 gw_move_abandon(GwMove *move, GwMoveEndFn ended, void *data)
 {
-    bool is_source = move->role == &gw_source_role;
-
     move->ended_fn = ended;
     move->ended_data = data;
     gw_move_fail(move, GW_MOVE_EVENT_ABANDON, GW_ERROR_GUEST_LOST,
-                 "VM '%s': abandoned on request, as host '%s' %s; what the guest had in memory is "
-                 "lost, and the VM can be started again from its disks on host '%s': "
-                 "godwit vm start %s",
-                 move->vm_name, move->peer,
-                 is_source ? "is said to be off" : "is gone with pages that were not fetched",
-                 move->moves->options.host_name, move->vm_name);
+                 "VM '%s': abandoned on request, as host '%s' is said to be off, or cut off from "
+                 "the VM's disks; what the guest had in memory is lost, and the VM can be started "
+                 "again from its disks on host '%s': godwit vm start %s",
+                 move->vm_name, move->peer, move->moves->options.host_name, move->vm_name);
 }

@@ -80,6 +80,8 @@ typedef struct GwMoveRequest {
  *   digest, at_target {the same at the other one}, link_use core_s_per_gib target_core_s_per_gib
  *   postcopy (it has switched)  page_requests page_request_us (median; target)
  *   verify {mode timeout_ms pages ms mismatches} (only if it was asked for)
+ *   vm_uuid (target)  settled (both hosts know of its end)
+ *   unsettled (source, abandoned: why the target has not let go)
  *   source_qemu target_qemu accel  history [{state, reason, at}]
  */
 typedef void (*GwMovesJsonFn)(json_t *value, const GError *error, void *data);
@@ -114,10 +116,10 @@ void gw_moves_cancel(GwMoves *moves, const char *id, GwMovesJsonFn callback, voi
 
 /*
  * Ends a move that has been given up and cannot end because the other host is gone for good,
- * without its guest: the VM can be started from its disks here. On the source that needs
- * @peer_is_off, the operator's word that the guest does not run there. Reports the object once what
- * is left of the guest here has ended. GW_ERROR_STATE in any other state, and while the other host
- * is heard; GW_ERROR_INVALID for want of @peer_is_off.
+ * without its guest: the VM can be started from its disks here. @peer_is_off: the operator's word
+ * that the VM does not run on the other host, and will not. Reports the object once what is left of
+ * the guest here has ended. GW_ERROR_STATE in any other state, and until the other host has been
+ * silent for some seconds; GW_ERROR_INVALID for want of @peer_is_off.
  */
 void gw_moves_abandon(GwMoves *moves, const char *id, bool peer_is_off, GwMovesJsonFn callback,
                       void *data);

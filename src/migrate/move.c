@@ -92,6 +92,7 @@ gw_move_new(GwMoves *moves, const GwMoveRole *role, json_t *record)
     move->peer = g_strdup(gw_json_str(record, is_source ? "target" : "source", ""));
     move->generation = gw_json_int(record, "generation", 0);
     move->state = gw_move_state_from_name(gw_json_str(record, "state", ""));
+    move->heard_us = gw_now_us();
     g_queue_init(&move->events);
     role->init(move);
     return move;
@@ -216,7 +217,8 @@ log_step(GwMove *move, GwMoveState from)
 {
     GwLogFields fields = gw_move_log_fields(move);
     const char *reason = gw_json_str(move->record, "reason", "");
-    bool bad = move->state == GW_MOVE_ROLLING_BACK || move->state == GW_MOVE_REFUSED;
+    bool bad = move->state == GW_MOVE_ROLLING_BACK || move->state == GW_MOVE_REFUSED ||
+               move->state == GW_MOVE_ABANDONED;
 
     GwLogLevel level = bad ? GW_LOG_LEVEL_WARNING : GW_LOG_LEVEL_INFO;
 

@@ -489,6 +489,14 @@ is_owned_by(GwVm *vm, const char *host, int64_t generation)
     return g_strcmp0(gw_vm_owner(vm), host) == 0 && gw_vm_generation(vm) == generation;
 }
 
+GwVm *
+gw_moves_find_owned(GwMoves *moves, const char *vm_name, int64_t generation)
+{
+    GwVm *vm = gw_vms_find(moves->options.vms, vm_name);
+
+    return vm && is_owned_by(vm, moves->options.host_name, generation) ? vm : NULL;
+}
+
 /*
  * Does the VM of that name belong to this move? Only if its owner record is what the state of the
  * move says: the VM may have been moved again since, and an operator may have one of that name. An

@@ -17,6 +17,8 @@
 #define RECONNECT_MS     1000
 #define TELL_AGAIN_MS    10000
 #define MAX_CHECKS_BYTES (256u * 1024u)
+/* The target's words. */
+#define MAX_UNSETTLED_BYTES 4000
 
 static void send_prepare(GwSource *source);
 
@@ -30,6 +32,7 @@ static void
 drop_lane(GwSource *source)
 {
     source->ended_stats = gw_report_sessions(&source->ended_stats, source->lane);
+    gw_move_note_heard(source->move);
     g_clear_pointer(&source->lane, gw_lane_free);
     gw_source_post_close(source);
     source->post.told_failure = false;
@@ -268,9 +271,26 @@ on_let_go(GwSource *source)
     if (owes_word(source->move)) {
         g_clear_handle_id(&source->reconnect, g_source_remove);
         gw_json_set_bool(source->move->record, "settled", true);
+        json_object_del(source->move->record, "unsettled");
         gw_move_save(source->move);
         gw_info(&fields, "host '%s' knows that the VM is not its own any more", source->move->peer);
         gw_lane_finish(source->lane);
+    }
+}
+
+/* Asked again all the same; a reason is told once. */
+static void
+on_not_let_go(GwSource *source, const GError *error)
+{
+    json_t *record = source->move->record;
+    GwLogFields fields = gw_move_log_fields(source->move);
+    g_autofree char *known = g_strdup(gw_json_str(record, "unsettled", ""));
+    g_autofree char *why = g_strndup(error->message, MAX_UNSETTLED_BYTES);
+
+    gw_json_set_str(record, "unsettled", why);
+    if (strcmp(known, gw_json_str(record, "unsettled", "")) != 0) {
+        gw_warn(&fields, "%s", gw_json_str(record, "unsettled", ""));
+        gw_move_save(source->move);
     }
 }
 
@@ -305,6 +325,8 @@ on_message(GwLane *lane, json_t *message, void *data)
         on_let_go(source);
     } else if (strcmp(what, "lost") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_LOST, error);
+    } else if (strcmp(what, "failed") == 0 && error && owes_word(move)) {
+        on_not_let_go(source, error);
     } else if (strcmp(what, "failed") == 0 && error) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_FAILED, error);
     } else {

@@ -166,6 +166,8 @@ prepare(GwTarget *target)
         gw_definition_free(definition);
         return;
     }
+    /* In the store by the time that ACCEPTED is: what tells the VM from another of its name. */
+    gw_json_set_str(move->record, "vm_uuid", definition->uuid);
     target->started_us = gw_now_us();
     g_autoptr(json_t) run = json_deep_copy(json_object_get(target->prepare, "run"));
 
@@ -198,29 +200,66 @@ on_discarded(GwMove *move)
     answer_source(side_of(move));
 }
 
+GError *
+gw_target_copy_stays(GwMoves *moves, GwVm *copy)
+{
+    const char *name = gw_vm_name(copy);
+
+    return g_error_new(GW_ERROR, GW_ERROR_STATE,
+                       "VM '%s' of generation %" G_GINT64_FORMAT " is on host '%s' still, which "
+                       "does not remove it as it may be another VM of that name. If it is the copy "
+                       "that was moved there, remove it there: godwit vm stop %s --force; godwit "
+                       "vm undefine %s",
+                       name, gw_vm_generation(copy), moves->options.host_name, name, name);
+}
+
+/* A VM of that name and generation may be an operator's own, or may have come from elsewhere. */
+static bool
+was_brought(const GwMove *move, GwVm *copy)
+{
+    const char *uuid = gw_json_str(move->record, "vm_uuid", NULL);
+    bool came = move->state == GW_MOVE_RUNNING || move->state == GW_MOVE_GUEST_LOST;
+
+    return came && uuid && g_strcmp0(uuid, gw_vm_definition(copy)->uuid) == 0;
+}
+
+/* It is known not to be the source's, whatever brought it. */
+static bool
+is_another(const GwMove *move, GwVm *copy)
+{
+    const char *uuid = gw_json_str(move->record, "vm_uuid", NULL);
+
+    return uuid && g_strcmp0(uuid, gw_vm_definition(copy)->uuid) != 0;
+}
+
 /*
- * The source was told that this host is off, and owns the VM again: a copy of this generation,
- * whatever became of it, goes before that is confirmed. Not once the source has said how the move
- * ended, and not under another move of the VM: then it asks again.
+ * The source was told that this host is off, and owns the VM again: the copy that this move
+ * brought, whatever became of it, goes before that is confirmed. Not once the source has said how
+ * the move ended, and not under another move of the VM: then it asks again.
  */
 static void
 let_go(GwTarget *target)
 {
     GwMove *move = target->move;
-    GwVm *vm = gw_vms_find(move->moves->options.vms, move->vm_name);
-    const char *holder = vm ? gw_vm_held_by(vm) : NULL;
+    GwVm *vm = gw_move_vm(move);
+    GwVm *copy = gw_moves_find_owned(move->moves, move->vm_name, move->generation + 1);
     bool settled = gw_json_bool(move->record, "settled", false);
-    bool older = !settled && vm && gw_vm_generation(vm) == move->generation + 1 &&
-                 g_strcmp0(gw_vm_owner(vm), move->moves->options.host_name) == 0;
+    bool brought = copy && !settled && was_brought(move, copy);
 
-    if (!gw_move_is_final(move) || g_strcmp0(holder, move->id) == 0 || (older && holder)) {
+    if (!gw_move_is_final(move) || vm || (brought && gw_vm_held_by(copy))) {
         return; /* on its way out, or not to be touched now */
     }
-    if (older) {
+    if (brought) {
         GwLogFields fields = gw_move_log_fields(move);
         gw_warn(&fields, "host '%s' took the VM back: its copy here is removed", move->peer);
-        gw_vm_hold(vm, move->id);
+        gw_vm_hold(copy, move->id);
         gw_move_discard_vm(move, on_discarded);
+        return;
+    }
+    if (copy && !is_another(move, copy)) {
+        g_autoptr(GError) error = gw_target_copy_stays(move->moves, copy);
+        gw_move_send(move, target->lane, "failed",
+                     json_pack("{s:o}", "error", gw_json_from_error(error)));
         return;
     }
     if (!settled) {
@@ -375,6 +414,7 @@ void
 gw_target_drop_session(GwTarget *target)
 {
     target->ended_stats = gw_report_sessions(&target->ended_stats, target->lane);
+    gw_move_note_heard(target->move);
     g_clear_pointer(&target->lane, gw_lane_free);
     target->post.streams = false;
     drop_unused(target);

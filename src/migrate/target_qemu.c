@@ -332,6 +332,9 @@ gw_target_qemu_start(GwTarget *target)
         return;
     }
     gw_vms_take_over(move->moves->options.vms, vm, move->generation + 1);
+    if (target->taken_back) {
+        return; /* while that was written; the end of the move waits behind this step */
+    }
     gw_target_verify_free(target);
     gw_target_qemu_observe(target, vm);
     if (qmp) {

@@ -237,10 +237,19 @@ serve_unknown(GwMoves *moves, GwLane *lane, json_t *message)
     gw_move_begin(move, NULL, NULL);
 }
 
-/* Of a move that this host does not know it has nothing: it came here at no time. */
+/* A move that this host does not know has brought nothing, or its record was pruned. */
 static void
 let_go_unknown(GwMoves *moves, GwLane *lane, json_t *message)
 {
+    int64_t taken = gw_json_int(message, "generation", 0);
+    GwVm *copy =
+        taken > 1 ? gw_moves_find_owned(moves, gw_json_str(message, "vm", ""), taken - 1) : NULL;
+
+    if (copy) {
+        g_autoptr(GError) error = gw_target_copy_stays(moves, copy);
+        refuse(moves, lane, "failed", gw_json_str(message, "move", ""), error);
+        return;
+    }
     visitor_new(moves, lane);
     answer_last(lane,
                 json_pack("{s:s, s:s}", "do", "let-go", "move", gw_json_str(message, "move", "")));

@@ -241,7 +241,7 @@ def abandon(fault):
         try:
             return fault.alpha.api("POST", f"/migrations/{move['id']}/abandon", {"peer_is_off": True})
         except ApiError as error:
-            assert "is connected" in error.message, error
+            assert "not to be abandoned yet" in error.message, error
             return None
     assert wait_for(done, "the target to be silent", 60)["state"] == "abandoned"
     assert not fault.alpha.qemu_pid("guest")

@@ -114,6 +114,7 @@ test_details(void)
     g_autoptr(json_t) move =
         load("{\"id\":\"m-1\",\"vm\":\"web1\",\"state\":\"rolled-back\",\"started\":0,"
              "\"error\":{\"code\":\"io\",\"message\":\"why\"},\"percent\":4,"
+             "\"unsettled\":\"a copy is there\","
              "\"history\":[{\"state\":\"planned\",\"reason\":\"asked for\",\"at\":1000000}]}");
     g_autofree char *text = gw_report_details(move);
 
@@ -121,6 +122,7 @@ test_details(void)
                     "m-1\n"
                     "  VM              web1\n"
                     "  state           rolled-back\n"
+                    "  not settled     a copy is there\n"
                     "  error           why\n"
                     "  started         1970-01-01T00:00:00Z\n"
                     "  percent         4\n"

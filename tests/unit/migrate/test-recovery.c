@@ -486,10 +486,27 @@ test_accepted_without_qemu(void)
 
 /* --- abandoned -------------------------------------------------------------------------------- */
 
+/* The other host, for long enough. */
+static void
+fall_silent(Rig *rig)
+{
+    gw_moves_find(rig->moves, "m-1")->heard_us = 0;
+}
+
 static void
 assert_abandoned(Rig *rig, GwMoveState state, pid_t pid, int64_t generation)
 {
-    g_auto(Told) told = abandon(rig->moves, "m-1", state == GW_MOVE_ABANDONED);
+    GwMoveState before = state_of(rig, "m-1");
+    g_auto(Told) early = abandon(rig->moves, "m-1", true);
+    g_assert_error(early.error, GW_ERROR, GW_ERROR_STATE);
+    g_assert_nonnull(strstr(early.error->message, "this daemon was started"));
+    fall_silent(rig);
+    g_auto(Told) wordless = abandon(rig->moves, "m-1", false);
+    g_assert_error(wordless.error, GW_ERROR, GW_ERROR_INVALID);
+    g_assert_nonnull(strstr(wordless.error->message, "two copies"));
+    g_assert_cmpint(state_of(rig, "m-1"), ==, before);
+    g_assert_cmpstr(gw_vm_held_by(web_of(rig)), ==, "m-1");
+    g_auto(Told) told = abandon(rig->moves, "m-1", true);
     g_autofree char *expected = g_strdup_printf("alpha\",\"generation\":%d", (int)generation);
 
     g_assert_no_error(told.error);
@@ -544,11 +561,6 @@ test_abandon_on_the_source(void)
         pid_t pid = stand_still(&rig, "beta", 2);
         put_move(&rig, "m-1", "source", states[i], 1);
         restart(&rig);
-        g_auto(Told) told = abandon(rig.moves, "m-1", false);
-        g_assert_error(told.error, GW_ERROR, GW_ERROR_INVALID);
-        g_assert_nonnull(strstr(told.error->message, "two copies"));
-        g_assert_cmpint(state_of(&rig, "m-1"), ==, states[i]);
-        g_assert_cmpstr(gw_vm_held_by(web_of(&rig)), ==, "m-1");
         unsigned asked = rig.asked;
         assert_abandoned(&rig, GW_MOVE_ABANDONED, pid, 3);
         /* The other host is to hear of it, and still after the restart. */
@@ -569,6 +581,7 @@ test_abandon_without_qemu(void)
         put_owner(&rig, "beta", 2);
         put_move(&rig, "m-1", "source", states[i], 1);
         restart(&rig);
+        fall_silent(&rig);
         g_auto(Told) told = abandon(rig.moves, "m-1", true);
         g_assert_no_error(told.error);
         assert_recorded(&rig, "m-1", GW_MOVE_ABANDONED);

@@ -530,7 +530,7 @@ test_asks_again(void)
     }
 }
 
-/* Only while the target is not heard; and it is told when it is back. */
+/* Only once the target has been silent for a while; and it is told when it is back. */
 static void
 test_abandoned(void)
 {
@@ -544,20 +544,30 @@ test_abandoned(void)
     WAIT_FOR(rig.asked > 0);
     g_auto(Told) connected = abandon(rig.moves, rig.move->id, true);
     g_assert_error(connected.error, GW_ERROR, GW_ERROR_STATE);
-    g_assert_nonnull(strstr(connected.error->message, "'beta' is connected"));
+    g_assert_nonnull(strstr(connected.error->message, "host 'beta' was heard"));
     g_assert_cmpint(rig.move->state, ==, GW_MOVE_HANDED_OVER);
 
     rig.word = NULL;
     g_ptr_array_set_size(rig.peer.sessions, 0);
     const GwSource *source = rig.move->side;
     WAIT_FOR(!source->lane);
+    g_auto(Told) dropped = abandon(rig.moves, rig.move->id, true);
+    g_assert_error(dropped.error, GW_ERROR, GW_ERROR_STATE);
+    g_assert_nonnull(strstr(dropped.error->message, "try again in"));
+    rig.move->heard_us = 0;
     rig.step = "taken-back";
-    rig.word = "let-go";
+    rig.word = "failed";
     g_auto(Told) told = abandon(rig.moves, rig.move->id, true);
     g_assert_no_error(told.error);
     g_assert_cmpint(rig.move->state, ==, GW_MOVE_ABANDONED);
     g_assert_cmpint(gw_vm_state(web_of(&rig)), ==, GW_VM_STOPPED);
+    WAIT_FOR(json_object_get(rig.move->record, "unsettled"));
+    g_autofree char *unsettled = host_record(rig.host, "move/");
+    g_assert_nonnull(strstr(unsettled, "\"unsettled\":\"host 'beta': because\""));
+    rig.word = "let-go";
+    gw_source_tell_taken_back(rig.move);
     WAIT_FOR(gw_json_bool(rig.move->record, "settled", false));
+    g_assert_null(json_object_get(rig.move->record, "unsettled"));
     g_autofree char *record = host_record(rig.host, "vm/web/owner");
     g_assert_cmpstr(record, ==, "{\"host\":\"alpha\",\"generation\":3}");
     WAIT_FOR(!source->lane);

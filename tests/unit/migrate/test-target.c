@@ -14,7 +14,8 @@
 #include <string.h>
 
 #define ID   "m-0123456789ab"
-#define TEXT "[vm]\nname = web\nmemory = 64 MiB\n"
+#define UUID "5f0c9a52-3a0e-4d2b-9f5e-0123456789ab"
+#define TEXT "[vm]\nname = web\nmemory = 64 MiB\nuuid = " UUID "\n"
 
 typedef struct Rig {
     Host *host;
@@ -461,10 +462,10 @@ taken_back(void)
 static GwMove *
 came_here(Rig *rig, GwMoveState state, int64_t owned)
 {
-    json_t *record = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s}", "id", ID, "vm", "web",
-                               "source", "beta", "target", "alpha", "role", "target", "state",
-                               gw_move_state_info(state)->name, "generation", (json_int_t)1, "mode",
-                               "post-copy");
+    json_t *record = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s}", "id", ID, "vm",
+                               "web", "source", "beta", "target", "alpha", "role", "target",
+                               "state", gw_move_state_info(state)->name, "generation",
+                               (json_int_t)1, "mode", "post-copy", "vm_uuid", UUID);
     GwVm *vm = host_define(rig->host, TEXT);
     GwMove *move = gw_move_new(rig->moves, &gw_target_role, record);
 
@@ -486,6 +487,22 @@ hear_let_go(Rig *rig)
 
     caller_say(caller, taken_back());
     g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "let-go");
+}
+
+/* It stays, and the source hears what it is. */
+static void
+hear_copy_stays(Rig *rig)
+{
+    g_autoptr(Caller) caller = caller_new(&rig->peer);
+    pid_t pid = vm_pid(web_of(rig));
+
+    caller_say(caller, taken_back());
+    const json_t *answer = caller_hear(caller);
+    const json_t *error = json_object_get(answer, "error");
+    g_assert_cmpstr(gw_json_str(answer, "do", ""), ==, "failed");
+    g_assert_nonnull(strstr(gw_json_str(error, "message", ""), "generation 2 is on host 'alpha'"));
+    g_assert_cmpint(vm_pid(web_of(rig)), ==, pid);
+    g_assert_cmpint(gw_vm_state(web_of(rig)), ==, GW_VM_RUNNING);
 }
 
 /* The copy of the older generation is gone before that is said, even if it runs. */
@@ -538,8 +555,7 @@ test_taken_back_too_late(void)
     g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
 
     gw_vms_set_owner(rig.host->vms, web_of(&rig), "alpha", 2);
-    hear_let_go(&rig); /* settled meanwhile */
-    g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
+    hear_copy_stays(&rig); /* settled meanwhile */
 
     json_object_del(move->record, "settled");
     gw_vm_hold(web_of(&rig), "m-other");
@@ -550,6 +566,69 @@ test_taken_back_too_late(void)
     g_assert_cmpuint(caller->answers->len, ==, 0);
     g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
     hear_let_go(&rig);
+    g_assert_null(web_of(&rig));
+}
+
+/* A peer chooses name, generation and UUID of what it prepares: what is here is not its for that.
+ */
+static void
+test_taken_back_refused(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    GwVm *own = host_define(rig.host, TEXT);
+    g_autoptr(Caller) caller = caller_new(&rig.peer);
+
+    host_start(rig.host, own);
+    gw_vms_set_owner(rig.host->vms, own, "alpha", 2);
+    hear_copy_stays(&rig); /* of a move that is not known */
+    caller_say(caller, prepare_message("lane"));
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "refused");
+    g_assert_cmpstr(gw_json_str(move_of(&rig)->record, "vm_uuid", ""), ==, UUID);
+    hear_copy_stays(&rig);
+}
+
+/* Undefined, and another one of that name came since; or nobody knows whether it did. */
+static void
+test_taken_back_another(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    GwMove *move = came_here(&rig, GW_MOVE_RUNNING, 2);
+    pid_t pid = vm_pid(web_of(&rig));
+
+    json_object_del(move->record, "vm_uuid");
+    hear_copy_stays(&rig);
+    g_assert_false(gw_json_bool(move->record, "settled", false));
+    gw_json_set_str(move->record, "vm_uuid", ID);
+    hear_let_go(&rig);
+    g_assert_cmpint(vm_pid(web_of(&rig)), ==, pid);
+}
+
+/* While ACCEPTED is being written: the guest is not started any more. */
+static void
+test_taken_back_while_accepting(void)
+{
+    g_auto(Rig) rig;
+    rig_init_with(&rig, fake_store_new());
+    g_autoptr(Caller) caller = prepare(&rig, "lane");
+    GwMove *move = move_of(&rig);
+    GwTarget *target = move->side;
+
+    WAIT_FOR(g_queue_is_empty(&rig.fake->pending));
+    rig.fake->manual = true;
+    target->loaded = target->stream_whole = true;
+    caller_say(caller, given_up(2));
+    WAIT_FOR(!g_queue_is_empty(&rig.fake->pending));
+    caller_say(caller, taken_back());
+    WAIT_FOR(target->taken_back);
+    fake_store_answer(rig.fake, false);
+    g_assert_cmpint(move->state, ==, GW_MOVE_ACCEPTED);
+    g_assert_true(target->never_started);
+    rig.fake->manual = false;
+    fake_store_answer_all(rig.fake);
+    g_assert_cmpstr(gw_json_str(caller_hear(caller), "do", ""), ==, "let-go");
+    g_assert_cmpint(move->state, ==, GW_MOVE_GUEST_LOST);
     g_assert_null(web_of(&rig));
 }
 
@@ -596,6 +675,9 @@ main(int argc, char **argv)
     g_test_add_func("/target/taken-back", test_taken_back);
     g_test_add_func("/target/taken-back-while-coming", test_taken_back_while_coming);
     g_test_add_func("/target/taken-back-too-late", test_taken_back_too_late);
+    g_test_add_func("/target/taken-back-refused", test_taken_back_refused);
+    g_test_add_func("/target/taken-back-another", test_taken_back_another);
+    g_test_add_func("/target/taken-back-while-accepting", test_taken_back_while_accepting);
     g_test_add_func("/target/freed-on-the-way", test_freed_on_the_way);
     return hosts_run();
 }
