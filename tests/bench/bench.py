@@ -46,6 +46,7 @@ import net  # noqa: E402
 import plan  # noqa: E402
 import report  # noqa: E402
 import rig  # noqa: E402
+import sample  # noqa: E402
 import series  # noqa: E402
 import stats  # noqa: E402
 from godwit import keep_logs, page_faults_allowed  # noqa: E402
@@ -200,12 +201,15 @@ class Bench:
             where["f0_bytes"] = known.get("f0_unaware_bytes" if unaware else "f0_bytes")
         try:
             system.start(made.state())
+            reserve = sample.Reserve(3 * group.mem_mb << 20)
             time.sleep(guests.settle_s(group.guest))  # the workload's own time
             system.wait_idle()
             first = self.first_trip(system, config) if config in rig.RETURNS else {}
             fault = series.fault(group.fault, made.cluster, system.side)
             limit_s = self.options.limit_s + (2 * 60 if fault else 0)
+            reserve.release()
             run = system.run(config, limit_s, fault and fault.on_progress)
+            run["at_hand_mb"] = reserve.n_bytes >> 20
             if fault:
                 fault.judge(run)
             self.add({**run, **first}, **where)
