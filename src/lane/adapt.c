@@ -24,6 +24,10 @@
  * references, finding them is what takes the encoders' time. */
 #define MIN_GAIN 10
 
+/* So long a link is believed to be as fast as when it was full, unless it takes so much more. */
+#define FULL_US           (3 * (int64_t)G_USEC_PER_SEC)
+#define FULL_MORE_PERCENT 25
+
 #define FIRST_PENALTY_US G_USEC_PER_SEC
 #define MAX_PENALTY_US   (30 * (int64_t)G_USEC_PER_SEC)
 
@@ -76,6 +80,28 @@ step_down(GwAdapt *adapt, uint64_t bytes_s, bool is_far)
     adapt->barred = adapt->rung;
     adapt->barred_us = adapt->penalty_us;
     adapt->rung = adapt->rung > COMMON || is_far ? adapt->rung - 1 : PLAIN;
+}
+
+static void
+learn_link(GwAdapt *adapt, const GwAdaptSample *sample, bool is_full)
+{
+    adapt->full_us -= sample->period_us;
+    if (is_full) {
+        adapt->full_bytes_s = sample->rate_bytes_s;
+        adapt->full_us = FULL_US;
+    } else if (sample->rate_bytes_s / (100 + FULL_MORE_PERCENT) > adapt->full_bytes_s / 100) {
+        adapt->full_us = 0;
+    }
+}
+
+/* Whether the stream could pass faster a step down. */
+static bool
+may_pay(const GwAdapt *adapt, uint64_t bytes_s, bool is_far)
+{
+    bool to_plain = adapt->rung == PLAIN + 1 || (adapt->rung <= COMMON && !is_far);
+
+    return !to_plain || adapt->full_us <= 0 ||
+           bytes_s / 100 * (100 + MIN_GAIN) < adapt->full_bytes_s;
 }
 
 /* The last step down did not pay: up again, and not down for a while. */
@@ -133,6 +159,7 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
     int64_t encoder = percent(sample->waited_encoder_us, sample->period_us);
 
     uint64_t bytes_s = sample->taken_bytes * G_USEC_PER_SEC / (uint64_t)sample->period_us;
+    uint64_t passes_bytes_s = MAX(bytes_s, adapt->passes_bytes_s / 4 * 3);
     /* Of a period as long as the bar, in which the stream stood still, nothing can be told. */
     bool did_not_pay = adapt->barred_us > sample->period_us &&
                        bytes_s < adapt->above_bytes_s / 100 * (100 + MIN_GAIN);
@@ -141,6 +168,8 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
     adapt->fast_link = sample->rate_bytes_s >= FAST_BYTES_S;
     adapt->barred_us -= sample->period_us;
     adapt->kept_us -= sample->period_us;
+    adapt->passes_bytes_s = passes_bytes_s;
+    learn_link(adapt, sample, link > LITTLE_WAITED);
     adapt->above_bytes_s = 0;
     if (adapt->barred_us <= 0) {
         adapt->barred = G_N_ELEMENTS(rungs);
@@ -149,7 +178,8 @@ gw_adapt_sample(GwAdapt *adapt, const GwAdaptSample *sample)
         step_back(adapt);
     } else if (too_slow && rungs[adapt->rung].codec->single) {
         adapt->rung = COMMON; /* which is what batches in a hurry had */
-    } else if (too_slow && adapt->rung > PLAIN && adapt->kept_us <= 0) {
+    } else if (too_slow && adapt->rung > PLAIN && adapt->kept_us <= 0 &&
+               may_pay(adapt, passes_bytes_s, sample->is_far)) {
         step_down(adapt, bytes_s, sample->is_far);
     } else if (adapt->rung > COMMON && sample->idle_percent < IDLE_TO_STAY) {
         adapt->rung = COMMON;

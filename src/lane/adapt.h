@@ -7,7 +7,9 @@
  * thread waits for. For the link: more effort makes less to send. For the encoders: they are
  * slower than the link, and less effort is quicker. For QEMU: neither is in the way, and the effort
  * stays. An effort that was too slow is tried again only after a while, each time a longer one; if
- * the stream does not pass faster with less of it, it was not too slow.
+ * the stream does not pass faster with less of it, it was not too slow. Plain bodies are not tried
+ * when the stream passes as fast already as the link takes bytes: a stall of a period, in which all
+ * threads stand still, is no reason.
  *
  * What is beyond zstd at level 1 costs more than it gains unless processors have nothing to do: the
  * guest and its QEMU come first.
@@ -37,11 +39,14 @@ typedef struct GwAdapt {
     unsigned rung;
     unsigned top; /* the highest rung allowed */
     bool fast_link;
-    unsigned barred;        /* from this rung on, none for the time being */
-    int64_t barred_us;      /* so long yet */
-    int64_t penalty_us;     /* and so long the last time */
-    uint64_t above_bytes_s; /* how fast the stream passed before the last step down; 0: known */
-    int64_t kept_us;        /* no step down so long yet */
+    unsigned barred;         /* from this rung on, none for the time being */
+    int64_t barred_us;       /* so long yet */
+    int64_t penalty_us;      /* and so long the last time */
+    uint64_t above_bytes_s;  /* how fast the stream passed before the last step down; 0: known */
+    int64_t kept_us;         /* no step down so long yet */
+    uint64_t passes_bytes_s; /* the stream: the fastest of the last periods, older ones less */
+    uint64_t full_bytes_s;   /* of the link, when it last was what limited */
+    int64_t full_us;         /* believed so long yet */
 } GwAdapt;
 
 /* @encodings_off: of GwEncoding. */

@@ -60,7 +60,7 @@ gw_connection_free(GwConnection *connection)
 
 /* All of them improve latency or error detection; a kernel that refuses one still works. */
 void
-gw_connection_tune(int fd, int64_t timeout_ms, const char *congestion)
+gw_connection_tune(int fd, int64_t timeout_ms)
 {
     int on = 1;
     int lowat = NOTSENT_LOWAT_BYTES;
@@ -70,23 +70,25 @@ gw_connection_tune(int fd, int64_t timeout_ms, const char *congestion)
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
     /* TCP gives up no earlier than we do, so the link may be gone for less than that. */
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
-    if (congestion && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion,
-                                 (socklen_t)strlen(congestion)) < 0) {
-        gw_debug(NULL, "the kernel does not offer congestion control '%s': %s", congestion,
-                 g_strerror(errno));
-    }
 }
 
-void
-gw_connection_suit_link(int fd)
+static bool
+is_far(int fd)
 {
     struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-        info.tcpi_rtt >= GW_WINDOW_FAR_RTT_US &&
-        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, FAR_CONGESTION, strlen(FAR_CONGESTION)) < 0) {
-        gw_debug(NULL, "a far link, and the kernel does not offer " FAR_CONGESTION ": %s",
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           info.tcpi_rtt >= GW_WINDOW_FAR_RTT_US;
+}
+
+void
+gw_connection_suit_link(int fd, const char *congestion)
+{
+    const char *name = congestion ? congestion : is_far(fd) ? FAR_CONGESTION : NULL;
+
+    if (name && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name)) < 0) {
+        gw_debug(NULL, "the kernel does not offer congestion control '%s': %s", name,
                  g_strerror(errno));
     }
 }

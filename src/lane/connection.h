@@ -41,16 +41,17 @@ GwConnection *gw_connection_new(int fd, const char *peer);
 void gw_connection_free(GwConnection *connection);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwConnection, gw_connection_free)
 
-/* TCP's options for a lane; @congestion: NULL for the system's algorithm. */
-void gw_connection_tune(int fd, int64_t timeout_ms, const char *congestion);
+/* TCP's options for a lane, before or after connecting. */
+void gw_connection_tune(int fd, int64_t timeout_ms);
 
 /*
- * For a connected socket without a wish for TCP's congestion control: on a far link BBR, where the
- * kernel has it. Others take every lost packet for a full link: with 100 ms round trip and one
- * packet in a thousand lost, a connection of theirs gets about 5 Mbit/s, whatever the link has
- * (Mathis et al., "The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm", 1997).
+ * Of a connected socket, whose route may have had a say by then: @congestion, or without such a
+ * wish (NULL) on a far link BBR, where the kernel has it. Others take every lost packet for a full
+ * link: with 100 ms round trip and one packet in a thousand lost, a connection of theirs gets about
+ * 5 Mbit/s, whatever the link has (Mathis et al., "The Macroscopic Behavior of the TCP Congestion
+ * Avoidance Algorithm", 1997).
  */
-void gw_connection_suit_link(int fd);
+void gw_connection_suit_link(int fd, const char *congestion);
 
 /*
  * Sends what `sending` has left. 1: all of it, @sent is the frame, transfer full; 0: the socket

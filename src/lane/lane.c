@@ -25,9 +25,13 @@
 
 #define DEFAULT_SILENCE_MS 3000
 
-/* Links by measure: on a far link, where each connection's own congestion window is what limits,
- * several; on a near one as many as there are cores to encrypt beside QEMU and its guest. */
-#define FAR_LINKS      4u
+/*
+ * Links by measure. On a far link two: a lost packet holds up one of them only. With four, each of
+ * which looks for its share of the link at first, more is lost, and the last frames wait for the
+ * slowest of them. On a near link as many as there are cores to encrypt beside QEMU and its guest.
+ */
+#define FAR_LINKS      2u
+#define MAX_NEAR_LINKS 4u
 #define CORES_PER_LINK 4u
 
 /* --- waking links ----------------------------------------------------------------------------- */
@@ -474,7 +478,7 @@ choose_n_links(const GwLane *lane)
     if (figures.rtt_us >= GW_WINDOW_FAR_RTT_US) {
         return FAR_LINKS;
     }
-    return CLAMP(g_get_num_processors() / CORES_PER_LINK, 1, FAR_LINKS);
+    return CLAMP(g_get_num_processors() / CORES_PER_LINK, 1, MAX_NEAR_LINKS);
 }
 
 /* A session that only talks has one; a stream that has fewer than it might is slower. */

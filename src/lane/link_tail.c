@@ -35,11 +35,15 @@ int64_t
 gw_link_tail_due(GwLink *link, int64_t now_us)
 {
     GwLane *lane = link->lane;
+
+    if (link->connection->sending) {
+        return G_MAXINT64;
+    }
     int64_t rtt_us = gw_outbox_rtt_us(lane->outbox);
     bool is_last = now_us - link->tail_since_us < TAIL_ROUND_TRIPS * rtt_us;
 
-    if (link->connection->sending || rtt_us < GW_WINDOW_FAR_RTT_US || !is_last ||
-        gw_outbox_is_filled(lane->outbox) || gw_outbox_is_settled(lane->outbox)) {
+    if (rtt_us < GW_WINDOW_FAR_RTT_US || !is_last || gw_outbox_is_filled(lane->outbox) ||
+        gw_outbox_is_settled(lane->outbox)) {
         return G_MAXINT64;
     }
     return link->tail_sent_us + MAX(rtt_us / PINGS_A_ROUND_TRIP, MIN_STEP_US);

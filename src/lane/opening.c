@@ -40,7 +40,7 @@ begin_connect(GwOpening *opening)
     if (fd < 0) {
         return errno;
     }
-    gw_connection_tune(fd, target->timeout_ms, target->congestion);
+    gw_connection_tune(fd, target->timeout_ms);
     if (connect(fd, (struct sockaddr *)&native, (socklen_t)len) < 0 && errno != EINPROGRESS) {
         return errno;
     }
@@ -97,9 +97,7 @@ connect_stage(GwOpening *opening, GError **error)
     if (result != 0) {
         return set_unreachable(opening, result, error);
     }
-    if (!opening->target.congestion) {
-        gw_connection_suit_link(probe.fd);
-    }
+    gw_connection_suit_link(probe.fd, opening->target.congestion);
     opening->connection->tls =
         gw_tls_new(probe.fd, opening->target.credentials, opening->target.expected_name,
                    opening->target.peer, error);

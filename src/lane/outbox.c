@@ -457,6 +457,7 @@ gw_outbox_figures(GwOutbox *outbox, int64_t now_us, GwOutboxFigures *out)
         .in_flight_bytes = gw_window_in_flight(&outbox->window),
         .limit_bytes = gw_window_limit(&outbox->window),
         .rate_bytes_s = gw_window_rate(&outbox->window, now_us),
+        .link_bytes_s = gw_window_link_rate(&outbox->window),
         .rtt_us = (uint64_t)outbox->window.rtt_us,
     };
     pthread_mutex_unlock(&outbox->lock);

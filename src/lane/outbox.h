@@ -25,7 +25,8 @@ typedef struct GwOutbox GwOutbox;
 typedef struct GwOutboxFigures {
     uint64_t in_flight_bytes;
     uint64_t limit_bytes;
-    uint64_t rate_bytes_s;
+    uint64_t rate_bytes_s; /* over the last second */
+    uint64_t link_bytes_s; /* what the links are good for, as far as is known */
     uint64_t rtt_us;
 } GwOutboxFigures;
 

@@ -157,10 +157,8 @@ admit(GwLaneServer *server, int fd, const struct sockaddr_storage *address)
                 peer, server->entries->len);
         return;
     }
-    gw_connection_tune(fd, server->options.session_timeout_ms, server->options.congestion);
-    if (!server->options.congestion) {
-        gw_connection_suit_link(fd);
-    }
+    gw_connection_tune(fd, server->options.session_timeout_ms);
+    gw_connection_suit_link(fd, server->options.congestion);
     GwEntry *entry =
         gw_entry_new(fd, peer, server->options.credentials, &entry_handlers, server, &error);
 

@@ -156,7 +156,7 @@ adapt(GwSource *source)
         .n_processors = g_get_num_processors(),
         .idle_percent = gw_processor_idle_percent(&source->times_then, &times),
         .is_far = outbox.rtt_us >= GW_WINDOW_FAR_RTT_US,
-        .rate_bytes_s = outbox.rate_bytes_s,
+        .rate_bytes_s = outbox.link_bytes_s,
         .taken_bytes = stream_bytes - source->stream_bytes_then,
     };
 

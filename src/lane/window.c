@@ -41,8 +41,8 @@ advance_ring(uint64_t *ring, unsigned n_slots, int64_t *slot, int64_t now_slot)
     *slot = MAX(*slot, now_slot);
 }
 
-static uint64_t
-highest_rate(const GwWindow *window)
+uint64_t
+gw_window_link_rate(const GwWindow *window)
 {
     uint64_t highest = 0;
 
@@ -72,7 +72,7 @@ gw_window_sent(GwWindow *window, GwWindowMark *mark, int64_t now_us)
 static void
 take_rate_sample(GwWindow *window, uint64_t rate, bool idle, int64_t now_us)
 {
-    if (idle && rate <= highest_rate(window)) {
+    if (idle && rate <= gw_window_link_rate(window)) {
         return;
     }
     advance_ring(window->rates, GW_WINDOW_RATE_SLOTS, &window->rate_slot, now_us / RATE_SLOT_US);
@@ -164,7 +164,7 @@ paced_floor(const GwWindow *window)
 void
 gw_window_pace(GwWindow *window)
 {
-    double bytes = (double)highest_rate(window) * (double)window->rtt_us / US_PER_SECOND;
+    double bytes = (double)gw_window_link_rate(window) * (double)window->rtt_us / US_PER_SECOND;
 
     window->paced_bytes = (uint64_t)CLAMP(bytes, GW_WINDOW_PACED_MIN_BYTES, GW_WINDOW_MAX_BYTES);
     window->paced = true;
@@ -266,7 +266,7 @@ gw_window_limit(const GwWindow *window)
     }
     double rtt_us = (double)MAX(window->rtt_us, GW_WINDOW_MIN_RTT_US);
     /* In floating point, as the product of two hostile-looking figures may not overflow. */
-    double bytes = (window->settled ? GAIN : STARTUP_GAIN) * (double)highest_rate(window) * rtt_us /
+    double bytes = (window->settled ? GAIN : STARTUP_GAIN) * (double)gw_window_link_rate(window) * rtt_us /
                    US_PER_SECOND;
 
     return (uint64_t)CLAMP(bytes, GW_WINDOW_MIN_BYTES, GW_WINDOW_MAX_BYTES);

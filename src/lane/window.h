@@ -124,5 +124,7 @@ uint64_t gw_window_in_flight(const GwWindow *window);
 bool gw_window_has_room(const GwWindow *window);
 /* The link has enough to do for a while: half of what may queue does. */
 bool gw_window_is_filled(const GwWindow *window);
+/* What the links are good for, as far as is known: `rate` above. */
+uint64_t gw_window_link_rate(const GwWindow *window);
 /* Acknowledged over the last second, for people. */
 uint64_t gw_window_rate(const GwWindow *window, int64_t now_us);

@@ -248,15 +248,27 @@ void gw_source_qemu_leave(GwSource *source);
 /* One more part of the stream's end is there. */
 void gw_source_check_sent(GwSource *source);
 
-/* --- source.c: for source_post.c ---------------------------------------------------------------
+/* --- source.c: for source_post.c and source_abandoned.c -----------------------------------------
  */
 
 void gw_source_connect(GwSource *source);
+/* Unless that is to happen already. */
+void gw_source_connect_later(GwSource *source, guint ms);
 /* Drops the session and opens another one soon. */
 void gw_source_reconnect(GwSource *source);
 void gw_source_send_given_up(GwSource *source);
-/* ABANDONED: until the other host knows, should it come back, that the VM is not its own. */
+
+/* --- source_abandoned.c ------------------------------------------------------------------------
+ */
+
+/* ABANDONED, and the target does not know yet. */
+bool gw_source_owes_word(const GwMove *move);
+/* Until it does, should it come back. */
 void gw_source_tell_taken_back(GwMove *move);
+void gw_source_tell_later(GwSource *source);
+/* The target says "let-go", or why not. */
+void gw_source_let_go(GwSource *source);
+void gw_source_not_let_go(GwSource *source, const GError *error);
 
 /* --- source_post.c ---------------------------------------------------------------------------- */
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The sending host: checks, a session with the target, the hand-over, and what follows from the
- * target's answers. What concerns QEMU is in source_qemu.c.
+ * target's answers. What concerns QEMU is in source_qemu.c, what follows when the target is gone
+ * for good in source_abandoned.c.
  *
  * Main context. Owns the session. Before the commit point (HANDED_OVER) any failure rolls back;
  * after it this file asks the target again and again until it says "running", "refused" or
@@ -15,10 +16,7 @@
 #include <string.h>
 
 #define RECONNECT_MS     1000
-#define TELL_AGAIN_MS    10000
 #define MAX_CHECKS_BYTES (256u * 1024u)
-/* The target's words. */
-#define MAX_UNSETTLED_BYTES 4000
 
 static void send_prepare(GwSource *source);
 
@@ -53,13 +51,6 @@ static bool
 is_given_up(const GwMove *move)
 {
     return move->state == GW_MOVE_HANDED_OVER || move->state == GW_MOVE_POSTCOPY;
-}
-
-/* The target, gone for good, comes back after all: it is to know that the VM is not its own. */
-static bool
-owes_word(const GwMove *move)
-{
-    return move->state == GW_MOVE_ABANDONED && !gw_json_bool(move->record, "settled", false);
 }
 
 /* --- references ------------------------------------------------------------------------------- */
@@ -264,37 +255,6 @@ on_running(GwSource *source, const json_t *message)
 }
 
 static void
-on_let_go(GwSource *source)
-{
-    GwLogFields fields = gw_move_log_fields(source->move);
-
-    if (owes_word(source->move)) {
-        g_clear_handle_id(&source->reconnect, g_source_remove);
-        gw_json_set_bool(source->move->record, "settled", true);
-        json_object_del(source->move->record, "unsettled");
-        gw_move_save(source->move);
-        gw_info(&fields, "host '%s' knows that the VM is not its own any more", source->move->peer);
-        gw_lane_finish(source->lane);
-    }
-}
-
-/* Asked again all the same; a reason is told once. */
-static void
-on_not_let_go(GwSource *source, const GError *error)
-{
-    json_t *record = source->move->record;
-    GwLogFields fields = gw_move_log_fields(source->move);
-    g_autofree char *known = g_strdup(gw_json_str(record, "unsettled", ""));
-    g_autofree char *why = g_strndup(error->message, MAX_UNSETTLED_BYTES);
-
-    gw_json_set_str(record, "unsettled", why);
-    if (strcmp(known, gw_json_str(record, "unsettled", "")) != 0) {
-        gw_warn(&fields, "%s", gw_json_str(record, "unsettled", ""));
-        gw_move_save(source->move);
-    }
-}
-
-static void
 on_message(GwLane *lane, json_t *message, void *data)
 {
     GwSource *source = data;
@@ -322,11 +282,11 @@ on_message(GwLane *lane, json_t *message, void *data)
     } else if (strcmp(what, "refused") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_REFUSED, error);
     } else if (strcmp(what, "let-go") == 0) {
-        on_let_go(source);
+        gw_source_let_go(source);
     } else if (strcmp(what, "lost") == 0) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_LOST, error);
-    } else if (strcmp(what, "failed") == 0 && error && owes_word(move)) {
-        on_not_let_go(source, error);
+    } else if (strcmp(what, "failed") == 0 && error && gw_source_owes_word(move)) {
+        gw_source_not_let_go(source, error);
     } else if (strcmp(what, "failed") == 0 && error) {
         gw_move_event(move, GW_MOVE_EVENT_PEER_FAILED, error);
     } else {
@@ -361,13 +321,20 @@ send_prepare(GwSource *source)
     gw_move_send(move, source->lane, "prepare", extra);
 }
 
+/* Who owns the VM from now on. */
+static void
+send_ownership(GwSource *source, const char *what, int64_t generation)
+{
+    json_t *extra =
+        json_pack("{s:s, s:I}", "vm", source->move->vm_name, "generation", (json_int_t)generation);
+
+    gw_move_send(source->move, source->lane, what, extra);
+}
+
 void
 gw_source_send_given_up(GwSource *source)
 {
-    json_t *extra = json_pack("{s:s, s:I}", "vm", source->move->vm_name, "generation",
-                              (json_int_t)(source->move->generation + 1));
-
-    gw_move_send(source->move, source->lane, "given-up", extra);
+    send_ownership(source, "given-up", source->move->generation + 1);
 }
 
 static gboolean
@@ -380,22 +347,12 @@ on_reconnect(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
-/* Until the target answers, or may: it holds the VM for another move, for instance. */
-static void
-tell_later(GwSource *source)
+void
+gw_source_connect_later(GwSource *source, guint ms)
 {
     if (source->reconnect == 0) {
-        source->reconnect = g_timeout_add(TELL_AGAIN_MS, on_reconnect, source);
+        source->reconnect = g_timeout_add(ms, on_reconnect, source);
     }
-}
-
-static void
-send_taken_back(GwSource *source)
-{
-    json_t *extra = json_pack("{s:s, s:I}", "vm", source->move->vm_name, "generation",
-                              (json_int_t)(source->move->generation + 2));
-
-    gw_move_send(source->move, source->lane, "taken-back", extra);
 }
 
 static void
@@ -412,9 +369,10 @@ on_ready(GwLane *lane, void *data)
     } else if (source->move->state == GW_MOVE_POSTCOPY) {
         source->post.waits_us = gw_now_us();
         gw_source_post_enter(source);
-    } else if (owes_word(source->move)) {
-        send_taken_back(source);
-        tell_later(source);
+    } else if (gw_source_owes_word(source->move)) {
+        send_ownership(source, "taken-back", source->move->generation + 2);
+        /* Until it answers, or may: it holds the VM for another move, for instance. */
+        gw_source_tell_later(source);
     }
 }
 
@@ -439,9 +397,7 @@ void
 gw_source_reconnect(GwSource *source)
 {
     drop_lane(source);
-    if (source->reconnect == 0) {
-        source->reconnect = g_timeout_add(RECONNECT_MS, on_reconnect, source);
-    }
+    gw_source_connect_later(source, RECONNECT_MS);
 }
 
 static void
@@ -460,8 +416,8 @@ on_closed(GwLane *lane, const GError *error, void *data)
         gw_source_reconnect(source);
         return;
     }
-    if (owes_word(source->move)) {
-        tell_later(source);
+    if (gw_source_owes_word(source->move)) {
+        gw_source_tell_later(source);
         return;
     }
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, reason);
@@ -489,8 +445,8 @@ gw_source_connect(GwSource *source)
                error->message);
         return; /* the state's timer tries again */
     }
-    if (owes_word(source->move)) {
-        tell_later(source);
+    if (gw_source_owes_word(source->move)) {
+        gw_source_tell_later(source);
         return;
     }
     gw_move_event(source->move, GW_MOVE_EVENT_LINK_LOST, error);
@@ -638,14 +594,6 @@ leave_vm(GwSource *source)
         gw_vm_release(vm);
     }
     drop_unused(source);
-}
-
-void
-gw_source_tell_taken_back(GwMove *move)
-{
-    if (owes_word(move)) {
-        gw_source_connect(side_of(move));
-    }
 }
 
 /* The VM is this host's again, without what it had in memory. */

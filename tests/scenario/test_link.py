@@ -8,7 +8,7 @@ import pytest
 
 from godwit import Vm, reconnects
 from guest import wait_for
-from net import Veth, Wanbox
+from net import Veth, Wanbox, ip
 
 PATIENT = {"peer": {"session-timeout": "1 min"}}
 KILLS = 5
@@ -57,6 +57,17 @@ def congestion_controls(cluster, host):
                                "dst", cluster.other(host).address])
     assert told.returncode == 0, told.stderr
     return {line.split()[0] for line in told.stdout.splitlines() if line[:1].isspace()}
+
+
+def test_congestion_control_is_the_configured_one(make_cluster):
+    """Also where a route has one of its own, which the kernel gives to every connection that begins."""
+    cluster = make_cluster(Veth, mbit=100, settings={**PATIENT, "lane": {"congestion": "reno"}})
+    for host in cluster.hosts:
+        ip("-n", host.namespace.name, "route", "change", "10.77.0.0/24", "dev", cluster.link.dev, "proto",
+           "kernel", "scope", "link", "src", host.address, "congctl", "cubic")
+    vm, move_id = start(cluster, rate=1, set=4, fill=96)
+    assert [congestion_controls(cluster, host) for host in cluster.hosts] == [{"reno"}, {"reno"}]
+    finish(cluster, vm, move_id)
 
 
 def test_link_is_down_for_20_s(make_cluster):

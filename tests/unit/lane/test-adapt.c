@@ -301,6 +301,53 @@ test_steps_down(void)
     g_assert_cmpint(gw_adapt_effort(&far, false).level, ==, 1);
 }
 
+/* The stream passes faster than the link would take it plain: the encoders are not at fault. */
+static void
+test_no_faster_plain(void)
+{
+    const uint64_t link_bytes_s = 120u * 1000u * 1000u;
+    GwAdaptSample link_full = encoders_too_slow;
+    GwAdaptSample sample = encoders_too_slow;
+    GwAdapt adapt;
+
+    link_full.waited_encoder_us = 0;
+    link_full.waited_link_us = GW_ADAPT_PERIOD_US;
+    link_full.rate_bytes_s = link_bytes_s;
+    sample.rate_bytes_s = link_bytes_s * 3 / 4;
+    sample.taken_bytes = 220u * 1000u * 1000u / PERIODS_PER_S;
+    gw_adapt_init(&adapt, 0);
+    gw_adapt_sample(&adapt, &link_full);
+    for (unsigned i = 0; i < 2 * PERIODS_PER_S; i++) {
+        gw_adapt_sample(&adapt, &sample);
+        g_assert_cmpint(gw_adapt_effort(&adapt, false).level, ==, 1);
+    }
+
+    /* It takes more than it did when it was full. */
+    GwAdapt faster = adapt;
+
+    sample.rate_bytes_s = link_bytes_s * 3 / 2;
+    gw_adapt_sample(&faster, &sample);
+    g_assert_cmpint(gw_adapt_effort(&faster, false).codec->id, ==, GW_CODEC_PLAIN);
+
+    /* The stream passes slower than that: for one period, and for some. */
+    sample.rate_bytes_s = link_bytes_s * 3 / 4;
+    sample.taken_bytes = 50u * 1000u * 1000u / PERIODS_PER_S;
+    GwAdapt slower = adapt;
+
+    gw_adapt_sample(&slower, &sample);
+    g_assert_cmpint(gw_adapt_effort(&slower, false).level, ==, 1);
+    gw_adapt_sample(&slower, &sample);
+    gw_adapt_sample(&slower, &sample);
+    g_assert_cmpint(gw_adapt_effort(&slower, false).codec->id, ==, GW_CODEC_PLAIN);
+
+    /* And what was seen is believed for a while only. */
+    sample.taken_bytes = 220u * 1000u * 1000u / PERIODS_PER_S;
+    for (unsigned i = 0; i < PERIODS_PER_S; i++) {
+        gw_adapt_sample(&adapt, &sample);
+    }
+    g_assert_cmpint(gw_adapt_effort(&adapt, false).codec->id, ==, GW_CODEC_PLAIN);
+}
+
 /* A step down, and then the link is away for longer than the step is to last. */
 static void
 test_pause_after_a_step_down(void)
@@ -331,6 +378,7 @@ main(int argc, char **argv)
     g_test_add_func("/adapt/hurry", test_hurry);
     g_test_add_func("/adapt/no-measures", test_no_measures);
     g_test_add_func("/adapt/steps-down", test_steps_down);
+    g_test_add_func("/adapt/no-faster-plain", test_no_faster_plain);
     g_test_add_func("/adapt/pause-after-a-step-down", test_pause_after_a_step_down);
     return g_test_run();
 }

@@ -546,10 +546,10 @@ test_congestion_control(void)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    gw_connection_tune(fd, TIMEOUT_MS, "reno");
+    gw_connection_suit_link(fd, "reno");
     expect_congestion(fd, "reno");
     /* What the kernel does not have changes nothing. */
-    gw_connection_tune(fd, TIMEOUT_MS, "nonesuch");
+    gw_connection_suit_link(fd, "nonesuch");
     expect_congestion(fd, "reno");
     close(fd);
 }

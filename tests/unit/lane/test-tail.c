@@ -43,7 +43,7 @@ listen_to_tail(Listener *listener, RawPeer *peer)
     g_autoptr(GByteArray) first = raw_expect(peer, GW_FRAME_PING);
 
     g_assert_true(measures(first));
-    g_usleep(RTT_US); /* the link */
+    g_usleep(RTT_US); /* in place of a link that takes so long there and back */
     g_assert_true(raw_send_frame(peer, GW_FRAME_PONG, first->data, first->len));
     g_atomic_int_set(&listener->measured, 1);
     g_main_context_wakeup(NULL);

@@ -481,6 +481,17 @@ test_refused(void)
     wait_for_move(&rig, GW_MOVE_HANDED_OVER);
 }
 
+/* The target is asked, and has no answer that would settle the move. */
+static void
+hand_over_unsettled(Rig *rig)
+{
+    rig->step = "given-up";
+    rig->word = "failed";
+    start_move(rig);
+    wait_for_move(rig, GW_MOVE_HANDED_OVER);
+    WAIT_FOR(rig->asked > 0);
+}
+
 /* QEMU ended when it was not ours any more; then the guest comes back, to nobody. */
 static void
 test_refused_without_qemu(void)
@@ -488,11 +499,7 @@ test_refused_without_qemu(void)
     g_auto(Rig) rig;
     rig_init(&rig, misbehave);
 
-    rig.step = "given-up";
-    rig.word = "failed";
-    start_move(&rig);
-    wait_for_move(&rig, GW_MOVE_HANDED_OVER);
-    WAIT_FOR(rig.asked > 0);
+    hand_over_unsettled(&rig);
     kill(vm_pid(web_of(&rig)), SIGKILL);
     WAIT_FOR(gw_vm_state(web_of(&rig)) == GW_VM_STOPPED);
     g_assert_cmpint(rig.move->state, ==, GW_MOVE_HANDED_OVER);
@@ -537,11 +544,7 @@ test_abandoned(void)
     g_auto(Rig) rig;
     rig_init(&rig, misbehave);
 
-    rig.step = "given-up";
-    rig.word = "failed";
-    start_move(&rig);
-    wait_for_move(&rig, GW_MOVE_HANDED_OVER);
-    WAIT_FOR(rig.asked > 0);
+    hand_over_unsettled(&rig);
     g_auto(Told) connected = abandon(rig.moves, rig.move->id, true);
     g_assert_error(connected.error, GW_ERROR, GW_ERROR_STATE);
     g_assert_nonnull(strstr(connected.error->message, "host 'beta' was heard"));

@@ -390,6 +390,21 @@ test_nonsense_stream(void)
 
 /* --- the records ------------------------------------------------------------------------------ */
 
+/* Until the write of ACCEPTED is under way, which the fake store holds. */
+static GwMove *
+hold_accepted(Rig *rig, Caller *caller)
+{
+    GwMove *move = move_of(rig);
+    GwTarget *target = move->side;
+
+    WAIT_FOR(g_queue_is_empty(&rig->fake->pending));
+    rig->fake->manual = true;
+    target->loaded = target->stream_whole = true;
+    caller_say(caller, given_up(2));
+    WAIT_FOR(!g_queue_is_empty(&rig->fake->pending));
+    return move;
+}
+
 /*
  * QEMU dies while ACCEPTED is being written: it was never started, so the guest goes back to the
  * source, and the owner record with it, in one transaction.
@@ -400,14 +415,8 @@ test_start_refused(void)
     g_auto(Rig) rig;
     rig_init_with(&rig, fake_store_new());
     g_autoptr(Caller) caller = prepare(&rig, "lane");
-    GwMove *move = move_of(&rig);
-    GwTarget *target = move->side;
+    GwMove *move = hold_accepted(&rig, caller);
 
-    WAIT_FOR(g_queue_is_empty(&rig.fake->pending));
-    rig.fake->manual = true;
-    target->loaded = target->stream_whole = true;
-    caller_say(caller, given_up(2));
-    WAIT_FOR(!g_queue_is_empty(&rig.fake->pending));
     g_autofree char *ours = fake_store_pending_text(rig.fake, "vm/web/owner");
     g_assert_cmpstr(ours, ==, "{\"host\":\"alpha\",\"generation\":2}");
     kill(vm_pid(web_of(&rig)), SIGKILL);
@@ -612,14 +621,9 @@ test_taken_back_while_accepting(void)
     g_auto(Rig) rig;
     rig_init_with(&rig, fake_store_new());
     g_autoptr(Caller) caller = prepare(&rig, "lane");
-    GwMove *move = move_of(&rig);
+    GwMove *move = hold_accepted(&rig, caller);
     GwTarget *target = move->side;
 
-    WAIT_FOR(g_queue_is_empty(&rig.fake->pending));
-    rig.fake->manual = true;
-    target->loaded = target->stream_whole = true;
-    caller_say(caller, given_up(2));
-    WAIT_FOR(!g_queue_is_empty(&rig.fake->pending));
     caller_say(caller, taken_back());
     WAIT_FOR(target->taken_back);
     fake_store_answer(rig.fake, false);
