@@ -266,8 +266,8 @@ gw_window_limit(const GwWindow *window)
     }
     double rtt_us = (double)MAX(window->rtt_us, GW_WINDOW_MIN_RTT_US);
     /* In floating point, as the product of two hostile-looking figures may not overflow. */
-    double bytes = (window->settled ? GAIN : STARTUP_GAIN) * (double)gw_window_link_rate(window) * rtt_us /
-                   US_PER_SECOND;
+    double bytes = (window->settled ? GAIN : STARTUP_GAIN) * (double)gw_window_link_rate(window) *
+                   rtt_us / US_PER_SECOND;
 
     return (uint64_t)CLAMP(bytes, GW_WINDOW_MIN_BYTES, GW_WINDOW_MAX_BYTES);
 }

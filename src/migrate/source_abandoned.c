@@ -50,6 +50,7 @@ gw_source_let_go(GwSource *source)
     }
 }
 
+/* It is asked again all the same; a reason is told once. */
 void
 gw_source_not_let_go(GwSource *source, const GError *error)
 {
