@@ -82,6 +82,7 @@ step_down(GwAdapt *adapt, uint64_t bytes_s, bool is_far)
     adapt->rung = adapt->rung > COMMON || is_far ? adapt->rung - 1 : PLAIN;
 }
 
+/* @is_full: the stream had to wait for it in this period, so what it took is what it takes. */
 static void
 learn_link(GwAdapt *adapt, const GwAdaptSample *sample, bool is_full)
 {
