@@ -86,7 +86,7 @@ const GwConfigKey gw_config_keys[] = {
              "round trip and this host's cores."},
     {"lane", "congestion", GW_CONFIG_TEXT, MEMBER(congestion), .default_text = "", .max = 15,
      .help = "TCP's congestion control between hosts, e.g. bbr or cubic, if the kernel has it.\n"
-             "Empty: from 10 ms round trip on bbr, if the kernel has it, else the system's."},
+             "Empty: the system's; bbr, if the kernel has it, on far paths that lose packets."},
     {"lane", "silence", GW_CONFIG_DURATION, MEMBER(silence_ms), .default_text = "3 s", .min = 200,
      .max = MINUTE,
      .help =

@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "lane/wake.h"
-#include "lane/window.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -27,8 +26,6 @@
 #define NOTSENT_LOWAT_BYTES (128 * 1024)
 
 #define CONGESTION_LIST "/proc/sys/net/ipv4/tcp_available_congestion_control"
-
-#define FAR_CONGESTION "bbr"
 
 /* gw_lane_free() may take so long on a connection that does not move. */
 #define ABANDON_US (100 * 1000)
@@ -72,23 +69,12 @@ gw_connection_tune(int fd, int64_t timeout_ms)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
 }
 
-static bool
-is_far(int fd)
-{
-    struct tcp_info info = {0};
-    socklen_t len = sizeof(info);
-
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-           info.tcpi_rtt >= GW_WINDOW_FAR_RTT_US;
-}
-
 void
 gw_connection_suit_link(int fd, const char *congestion)
 {
-    const char *name = congestion ? congestion : is_far(fd) ? FAR_CONGESTION : NULL;
-
-    if (name && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name)) < 0) {
-        gw_debug(NULL, "the kernel does not offer congestion control '%s': %s", name,
+    if (congestion && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion,
+                                 (socklen_t)strlen(congestion)) < 0) {
+        gw_debug(NULL, "the kernel does not offer congestion control '%s': %s", congestion,
                  g_strerror(errno));
     }
 }

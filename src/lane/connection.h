@@ -44,13 +44,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GwConnection, gw_connection_free)
 /* TCP's options for a lane, before or after connecting. */
 void gw_connection_tune(int fd, int64_t timeout_ms);
 
-/*
- * Of a connected socket, whose route may have had a say by then: @congestion, or without such a
- * wish (NULL) on a far link BBR, where the kernel has it. Others take every lost packet for a full
- * link: with 100 ms round trip and one packet in a thousand lost, a connection of theirs gets about
- * 5 Mbit/s, whatever the link has (Mathis et al., "The Macroscopic Behavior of the TCP Congestion
- * Avoidance Algorithm", 1997).
- */
+/* Of a connected socket, whose route may have had a say by then; NULL: it stays. */
 void gw_connection_suit_link(int fd, const char *congestion);
 
 /*

@@ -466,16 +466,19 @@ gw_lane_send(GwLane *lane, json_t *message, GError **error)
                                   gw_frame_new_with(lane->pool, GW_FRAME_CONTROL, &payload), error);
 }
 
+static bool
+is_far(const GwLane *lane)
+{
+    return gw_outbox_rtt_us(lane->outbox) >= GW_WINDOW_FAR_RTT_US;
+}
+
 static unsigned
 choose_n_links(const GwLane *lane)
 {
-    GwOutboxFigures figures;
-
     if (lane->n_links > 0) {
         return MIN(lane->n_links, GW_LANE_MAX_LINKS);
     }
-    gw_outbox_figures(lane->outbox, gw_now_us(), &figures);
-    if (figures.rtt_us >= GW_WINDOW_FAR_RTT_US) {
+    if (is_far(lane)) {
         return FAR_LINKS;
     }
     return CLAMP(g_get_num_processors() / CORES_PER_LINK, 1, MAX_NEAR_LINKS);
@@ -487,6 +490,7 @@ open_more_links(GwLane *lane)
 {
     unsigned n_links = choose_n_links(lane);
 
+    gw_outbox_set_narrow(lane->outbox, lane->n_links == 0 && is_far(lane));
     for (unsigned i = 1; i < n_links; i++) {
         g_autoptr(GError) error = NULL;
         GwLink *link = gw_link_new(lane, i, &error);

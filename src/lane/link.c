@@ -113,6 +113,7 @@ gw_link_take_over(GwLink *link, GwConnection *connection, const GwHello *theirs)
     link->ping_token = 0;
     link->ping_pending = link->pong_pending = false;
     link->said_goodbye = link->goodbye_pending = false;
+    link->path = (GwLinkPath){.due_us = now_us};
     count_up(link, true);
     if (link->was_up) {
         gw_info(&(GwLogFields){.host = connection->peer_name},
@@ -300,6 +301,7 @@ use_connection(GwLink *link)
     if (usable) {
         /* The clock goes before sending: it may call for a ping. */
         look_at_connection_silence(link, gw_now_us());
+        gw_link_path_look(link, gw_now_us());
         look_at_finish(link);
         if (link->index == 0 &&
             __atomic_exchange_n(&link->lane->burst_wanted, false, __ATOMIC_RELAXED)) {

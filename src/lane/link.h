@@ -28,6 +28,27 @@ typedef struct GwLinkBurst {
     uint64_t sent_bytes;
 } GwLinkBurst;
 
+/* Of a connection; see link_path.c. */
+typedef struct GwLinkPath {
+    int64_t due_us;         /* the next look */
+    int64_t queue_us;       /* when there was one last; 0: never */
+    uint32_t n_resent;      /* packets, up to the last look */
+    uint32_t n_unexplained; /* of them */
+    bool is_suited;         /* its congestion control to such losses */
+} GwLinkPath;
+
+/* TCP's word on it. */
+typedef struct GwLinkPathSample {
+    uint32_t rtt_us;
+    uint32_t min_rtt_us;
+    uint32_t n_resent; /* packets, ever */
+} GwLinkPathSample;
+
+typedef struct GwLinkPathSigns {
+    bool has_queue;
+    bool loses_packets; /* also without one */
+} GwLinkPathSigns;
+
 struct GwLink {
     /* --- constant --- */
     GwLane *lane;
@@ -73,6 +94,7 @@ struct GwLink {
     int64_t tail_since_us; /* the last ordered frame was sent */
     int64_t tail_sent_us;  /* the last frame was */
     GwLinkBurst burst;
+    GwLinkPath path;
     int64_t cpu_us;
 
     /* --- link thread of the connecting side --- */
@@ -126,6 +148,14 @@ bool gw_link_burst_pong(GwLink *link, uint64_t number, int64_t now_us);
 void gw_link_tail_sent(GwLink *link, GwFrameType type, int64_t now_us);
 /* When a PING is to follow what was sent last; G_MAXINT64: never. */
 int64_t gw_link_tail_due(GwLink *link, int64_t now_us);
+
+/* --- link_path.c ------------------------------------------------------------------------------ */
+
+/* While there is a connection, as often as there is something to do. */
+void gw_link_path_look(GwLink *link, int64_t now_us);
+/* What @sample means. Pure. */
+GwLinkPathSigns gw_link_path_judge(GwLinkPath *path, const GwLinkPathSample *sample,
+                                   int64_t now_us) GW_MUST_USE;
 
 /* --- link_frames.c ---------------------------------------------------------------------------- */
 

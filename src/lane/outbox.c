@@ -46,6 +46,7 @@ struct GwOutbox {
     uint64_t control_bytes; /* in flight */
     unsigned links_up;      /* a bit for each */
     unsigned preferred;     /* of them */
+    bool narrow;            /* one of these at a time */
     GwWindow window;
     bool stopped;
 };
@@ -179,6 +180,14 @@ gw_outbox_piece_bytes(GwOutbox *outbox)
     bool paced = outbox->window.paced;
     pthread_mutex_unlock(&outbox->lock);
     return paced ? (uint32_t)CLAMP(share, PIECE_MIN_BYTES, PIECE_MAX_BYTES) : 0;
+}
+
+void
+gw_outbox_link_is_full(GwOutbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    gw_window_full(&outbox->window);
+    pthread_mutex_unlock(&outbox->lock);
 }
 
 bool
@@ -346,6 +355,26 @@ gw_outbox_prefer(GwOutbox *outbox, unsigned mask)
     outbox->wake(outbox->wake_data);
 }
 
+void
+gw_outbox_set_narrow(GwOutbox *outbox, bool narrow)
+{
+    pthread_mutex_lock(&outbox->lock);
+    outbox->narrow = narrow;
+    pthread_mutex_unlock(&outbox->lock);
+    outbox->wake(outbox->wake_data);
+}
+
+static bool
+may_take(const GwOutbox *outbox, unsigned link)
+{
+    unsigned mask = outbox->links_up & outbox->preferred;
+
+    if (outbox->narrow) {
+        mask &= -mask; /* the lowest */
+    }
+    return mask == 0 || (mask >> link & 1);
+}
+
 /*
  * NULL, or what @link is to send next. The peer need not put up with more than
  * GW_LANE_MAX_UNACKED.
@@ -355,7 +384,7 @@ next_flight(const GwOutbox *outbox, unsigned link)
 {
     Flight *flight = g_queue_peek_head((GQueue *)&outbox->again);
 
-    if ((outbox->links_up & outbox->preferred) != 0 && !(outbox->preferred >> link & 1)) {
+    if (!may_take(outbox, link)) {
         return NULL;
     }
     if (!flight && outbox->fresh) {
@@ -454,6 +483,7 @@ gw_outbox_figures(GwOutbox *outbox, int64_t now_us, GwOutboxFigures *out)
 {
     pthread_mutex_lock(&outbox->lock);
     *out = (GwOutboxFigures){
+        .queued_bytes = outbox->window.queued_bytes,
         .in_flight_bytes = gw_window_in_flight(&outbox->window),
         .limit_bytes = gw_window_limit(&outbox->window),
         .rate_bytes_s = gw_window_rate(&outbox->window, now_us),

@@ -23,6 +23,7 @@
 typedef struct GwOutbox GwOutbox;
 
 typedef struct GwOutboxFigures {
+    uint64_t queued_bytes; /* ever */
     uint64_t in_flight_bytes;
     uint64_t limit_bytes;
     uint64_t rate_bytes_s; /* over the last second */
@@ -54,6 +55,8 @@ bool gw_outbox_is_filled(GwOutbox *outbox);
 void gw_outbox_set_paced(GwOutbox *outbox);
 /* What a frame should not be larger than, for a paced outbox; 0: no such limit. */
 uint32_t gw_outbox_piece_bytes(GwOutbox *outbox);
+/* TCP has seen a queue: the links carry no more than they do. */
+void gw_outbox_link_is_full(GwOutbox *outbox);
 
 /* --- links ------------------------------------------------------------------------------------ */
 
@@ -74,6 +77,8 @@ void gw_outbox_link_trusted(GwOutbox *outbox, unsigned link);
 
 /* Only the links in @mask (a bit for each) are given frames while any of them is up. */
 void gw_outbox_prefer(GwOutbox *outbox, unsigned mask);
+/* Only one of those at a time, the first that is up. */
+void gw_outbox_set_narrow(GwOutbox *outbox, bool narrow);
 
 /* Whether there is a frame for @link. */
 bool gw_outbox_has_work(GwOutbox *outbox, unsigned link);

@@ -104,8 +104,9 @@ struct GwLane {
     GwLink *links[GW_LANE_MAX_LINKS]; /* set once each, owned by the main context */
     int64_t heard_us;                 /* when bytes came last, over any link */
     bool confirmed;                   /* the peer has used the session */
-    GwRefKeep *keep;   /* set once, if at all, by the main context before the stream starts */
-    bool burst_wanted; /* by gw_lane_measure() */
+    GwRefKeep *keep;    /* set once, if at all, by the main context before the stream starts */
+    bool burst_wanted;  /* by gw_lane_measure() */
+    bool loses_packets; /* the path to the peer does: link_path.c */
 
     /* --- main context --- */
     GMainContext *context;

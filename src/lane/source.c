@@ -35,6 +35,13 @@
 #define BLOCKED_US      200
 #define CAREFUL_BATCHES 8u
 
+/*
+ * A frame is to be a small part of what may be in flight. What the peer has received is told frame
+ * by frame: of large ones so much at once that the link would run dry in between.
+ */
+#define FRAMES_IN_FLIGHT 12u
+#define BATCH_MIN_BYTES  (64u * 1024u)
+
 typedef struct GwSource {
     GwLane *lane;
     GwRamParser *parser;
@@ -48,6 +55,9 @@ typedef struct GwSource {
     int64_t cpu_us;
     uint64_t workers_cpu_us; /* that were counted */
 
+    uint32_t batch_bytes;     /* of contents, at most */
+    uint64_t collected_bytes; /* of contents since the period began */
+
     unsigned n_careful; /* batches that are still to be encoded one after the other */
     GwAdapt adapt;
     int64_t sampled_us;            /* when the period began for which is measured: */
@@ -55,6 +65,7 @@ typedef struct GwSource {
     GwEncoderFigures encoder_then; /* at its beginning */
     GwProcessorTimes times_then;
     uint64_t stream_bytes_then;
+    uint64_t queued_then;
 } GwSource;
 
 static void
@@ -131,6 +142,21 @@ count(GwSource *source)
     gw_lane_count_cpu(lane, &source->cpu_us);
 }
 
+/* How much becomes one frame, going by what lately became of it. */
+static void
+choose_batch_bytes(GwSource *source, const GwOutboxFigures *outbox)
+{
+    uint64_t queued_bytes = outbox->queued_bytes - source->queued_then;
+    uint64_t wanted = GW_BATCH_MAX_BODY_BYTES;
+
+    if (queued_bytes > 0) {
+        wanted = outbox->limit_bytes / FRAMES_IN_FLIGHT * source->collected_bytes / queued_bytes;
+    }
+    source->batch_bytes = (uint32_t)CLAMP(wanted, BATCH_MIN_BYTES, GW_BATCH_MAX_BODY_BYTES);
+    source->collected_bytes = 0;
+    source->queued_then = outbox->queued_bytes;
+}
+
 /* Looks what the stream was waiting for, and how much work is right from now on. */
 static void
 adapt(GwSource *source)
@@ -161,6 +187,7 @@ adapt(GwSource *source)
     };
 
     gw_adapt_sample(&source->adapt, &sample);
+    choose_batch_bytes(source, &outbox);
     source->sampled_us = now_us;
     source->waited_link_us = 0;
     source->encoder_then = encoder;
@@ -209,6 +236,7 @@ give_batch(GwSource *source)
     effort.visit = off & GW_ENCODING_VISIT ? NULL : source->lane->references;
     count(source); /* before the peer can have it, and end the session for it */
     if (!gw_batch_is_empty(source->batch)) {
+        source->collected_bytes += source->batch->content_bytes;
         gw_encoder_put_batch(source->encoder, source->batch, &effort);
         source->batch = gw_encoder_take_batch(source->encoder);
     }
@@ -270,7 +298,7 @@ add_page(GwSource *source, const GwRamItem *item, GError **error)
     if (item->names_block) {
         record_bytes += 1 + strlen(gw_ram_parser_block_name(source->parser, item->block));
     }
-    if (!gw_batch_has_room(source->batch)) {
+    if (!gw_batch_has_room(source->batch) || source->batch->content_bytes >= source->batch_bytes) {
         flush(source);
     }
     if (source->lane->visit && item->kind == GW_RAM_ITEM_PAGE) {
@@ -421,6 +449,7 @@ run(GwSource *source)
 
     gw_adapt_init(&source->adapt, source->lane->encodings_off);
     source->n_careful = CAREFUL_BATCHES;
+    source->batch_bytes = BATCH_MIN_BYTES;
     source->sampled_us = gw_now_us();
     (void)gw_processor_times(&source->times_then);
     source->batch = gw_encoder_take_batch(source->encoder);

@@ -264,7 +264,7 @@ gw_window_limit(const GwWindow *window)
     if (window->paced) {
         return window->draining ? window->paced_bytes / 2 : window->paced_bytes;
     }
-    double rtt_us = (double)MAX(window->rtt_us, GW_WINDOW_MIN_RTT_US);
+    double rtt_us = (double)window->rtt_us + GW_WINDOW_TURN_US;
     /* In floating point, as the product of two hostile-looking figures may not overflow. */
     double bytes = (window->settled ? GAIN : STARTUP_GAIN) * (double)gw_window_link_rate(window) *
                    rtt_us / US_PER_SECOND;

@@ -2,11 +2,12 @@
 /*
  * How much may be in flight: between one and two bandwidth-delay products, measured live.
  *
- *     limit = 1.5 × rate × max(rtt, GW_WINDOW_MIN_RTT_US)
+ *     limit = 1.5 × rate × (rtt + GW_WINDOW_TURN_US)
  *
  * within [GW_WINDOW_MIN_BYTES, GW_WINDOW_MAX_BYTES]; 3 times until the rate has stopped growing for
- * the first time. In flight is what was queued and not received by the peer. Half a product of
- * queue keeps the link busy; a whole one would overflow routers that have room for just that.
+ * the first time, or TCP has seen a queue. In flight is what was queued and not received by the
+ * peer. Half a product of queue keeps the link busy; a whole one would overflow routers that have
+ * room for just that.
  *
  * What the peer has not dealt with may be twice as much, to the same maximum: behind a frame that
  * was lost on one connection the others' frames wait at the peer, and the links need not stand
@@ -43,8 +44,8 @@
 
 #define GW_WINDOW_MIN_BYTES (512u * 1024u)
 #define GW_WINDOW_MAX_BYTES (64u * 1024u * 1024u)
-/* Threads on both sides take their turns as well. */
-#define GW_WINDOW_MIN_RTT_US 2500
+/* Threads on both sides take their turns as well: so long together. */
+#define GW_WINDOW_TURN_US 2500
 
 /* From this round trip on a path is far: bytes count there, and lost packets take long to mend. */
 #define GW_WINDOW_FAR_RTT_US 10000
@@ -100,6 +101,13 @@ void gw_window_init(GwWindow *window);
 
 /* From now on. */
 void gw_window_pace(GwWindow *window);
+
+/* A queue was seen before the link: its rate will not grow any more. */
+static inline void
+gw_window_full(GwWindow *window)
+{
+    window->settled = true;
+}
 
 /* A frame was queued; it counts as in flight from now on. */
 void gw_window_queued(GwWindow *window, uint32_t bytes, GwWindowMark *mark);

@@ -108,7 +108,7 @@ test_fills_links(void)
 
     for (size_t i = 0; i < G_N_ELEMENTS(links); i++) {
         Link link;
-        double product = links[i].mbit / 8.0 * (double)MAX(links[i].rtt_us, GW_WINDOW_MIN_RTT_US);
+        double product = links[i].mbit / 8.0 * (double)(links[i].rtt_us + GW_WINDOW_TURN_US);
 
         g_test_message("%.0f Mbit/s, %ld us", links[i].mbit, (long)links[i].rtt_us);
         link_init(&link, links[i].mbit, links[i].rtt_us);
@@ -364,6 +364,51 @@ test_outbox_bounds_control(void)
     push_frame(outbox, pool, GW_FRAME_CONTROL, 1024 * 1024);
 }
 
+/* One link at a time, the first that is up, until it is told to take all. */
+static void
+test_outbox_narrow(void)
+{
+    static const GwReceived nothing = {.whole = 0};
+    g_autoptr(GwFramePool) pool = gw_frame_pool_new();
+    g_autoptr(GwOutbox) outbox = gw_outbox_new(no_wake, NULL);
+
+    gw_outbox_set_narrow(outbox, true);
+    for (unsigned link = 0; link < 3; link++) {
+        g_assert_true(gw_outbox_link_up(outbox, link, &nothing, 1, NULL));
+    }
+    gw_outbox_prefer(outbox, ~(1u << 2)); /* which is for others */
+    for (unsigned i = 0; i < 4; i++) {
+        push_frame(outbox, pool, GW_FRAME_RAM, 100);
+    }
+    g_assert_false(gw_outbox_has_work(outbox, 1));
+    g_assert_null(gw_outbox_take(outbox, 1, 2));
+    gw_frame_free(gw_outbox_take(outbox, 0, 2));
+    gw_outbox_link_down(outbox, 0);
+    g_assert_null(gw_outbox_take(outbox, 2, 3));
+    g_autoptr(GwFrame) again = gw_outbox_take(outbox, 1, 3);
+    g_assert_cmpuint(again->header.sequence, ==, 1);
+    g_assert_true(gw_outbox_link_up(outbox, 0, &nothing, 4, NULL));
+    g_assert_null(gw_outbox_take(outbox, 1, 5));
+    gw_outbox_set_narrow(outbox, false);
+    gw_frame_free(gw_outbox_take(outbox, 1, 6));
+    gw_frame_free(gw_outbox_take(outbox, 0, 6));
+    g_assert_null(gw_outbox_take(outbox, 2, 6));
+}
+
+/* A queue that TCP has seen ends the search for the rate, and with it its wide limit. */
+static void
+test_queue_ends_startup(void)
+{
+    Link link;
+
+    link_init(&link, 100, 40000);
+    link_run(&link, 300000, true);
+    uint64_t searching = gw_window_limit(&link.window);
+    gw_window_full(&link.window);
+    g_assert_cmpuint(gw_window_limit(&link.window), ==, searching / 2);
+    link_clear(&link);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -379,6 +424,8 @@ main(int argc, char **argv)
     g_test_add_func("/window/outage", test_outage);
     g_test_add_func("/window/rate-over-last-second", test_rate_over_last_second);
     g_test_add_func("/outbox/order-and-acks", test_outbox_order_and_acks);
+    g_test_add_func("/window/queue-ends-startup", test_queue_ends_startup);
     g_test_add_func("/outbox/bounds-control", test_outbox_bounds_control);
+    g_test_add_func("/outbox/narrow", test_outbox_narrow);
     return g_test_run();
 }
