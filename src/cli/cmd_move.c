@@ -166,9 +166,8 @@ migrate(GwCli *cli, char **args, GError **error)
         {"plan", 0, 0, G_OPTION_ARG_NONE, &chosen.plan, "Run all checks and touch nothing", NULL},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &chosen.no_wait, "Start the move and return", NULL},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &chosen.transport,
-         "lane; from QEMU to QEMU: direct (TLS), plain (unencrypted, where the configuration "
-         "allows "
-         "it); auto (default): by the link",
+         "lane; QEMU to QEMU: direct (TLS), plain (unencrypted, where that is allowed); auto "
+         "(default): by the link",
          "auto|lane|direct|plain"},
         {"mode", 0, 0, G_OPTION_ARG_STRING, &chosen.mode,
          "pre-copy (default); post-copy: switch after one pass; hybrid: when it does not converge",

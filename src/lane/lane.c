@@ -433,11 +433,10 @@ gw_lane_peer_name(const GwLane *lane)
     return lane->peer_name;
 }
 
-bool
+void
 gw_lane_ends(GwLane *lane, struct sockaddr_storage *here, struct sockaddr_storage *there)
 {
     pthread_mutex_lock(&lane->lock);
-    bool known = lane->here.ss_family != AF_UNSPEC && lane->there.ss_family != AF_UNSPEC;
     if (here) {
         *here = lane->here;
     }
@@ -445,7 +444,6 @@ gw_lane_ends(GwLane *lane, struct sockaddr_storage *here, struct sockaddr_storag
         *there = lane->there;
     }
     pthread_mutex_unlock(&lane->lock);
-    return known;
 }
 
 static bool

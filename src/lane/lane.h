@@ -177,10 +177,10 @@ void gw_lane_set_handlers(GwLane *lane, const GwLaneHandlers *handlers, void *da
 const char *gw_lane_peer_name(const GwLane *lane);
 
 /*
- * The two ends of its newest connection, as the kernel has them; either may be NULL. False: there
- * has been no connection.
+ * The two ends of its newest connection, as the kernel has them; either may be NULL. AF_UNSPEC:
+ * there has been none.
  */
-bool gw_lane_ends(GwLane *lane, struct sockaddr_storage *here, struct sockaddr_storage *there);
+void gw_lane_ends(GwLane *lane, struct sockaddr_storage *here, struct sockaddr_storage *there);
 
 /* For how long nothing has come from the peer: after ready() a message comes every second. */
 int64_t gw_lane_silent_us(const GwLane *lane);

@@ -62,7 +62,7 @@ typedef void (*GwTransportProbeFn)(void *data);
     "if nobody but hosts can reach that network: name it in plain-networks in godwitd.conf on "    \
     "that host and restart godwitd; or use --transport lane"
 
-/* The source's row for the plain transport over @lane; @allowed: by this host's configuration. */
+/* The source's row for the plain transport to where @lane's other end is. */
 void gw_check_plain(const GwMovesOptions *options, GwLane *lane, json_t *checks);
 /* The row that says what it means. */
 void gw_check_warn_of_plain(json_t *checks);

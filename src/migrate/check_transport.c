@@ -127,9 +127,9 @@ on_look(void *data)
 static char *
 plain_place(const GwMovesOptions *options, GwLane *lane, GError **error)
 {
-    struct sockaddr_storage there = {0};
+    struct sockaddr_storage there;
 
-    (void)!gw_lane_ends(lane, NULL, &there);
+    gw_lane_ends(lane, NULL, &there);
     return gw_plain_is_allowed(options, &there, error) ? gw_sockaddr_text(&there) : NULL;
 }
 

@@ -429,9 +429,9 @@ static bool
 start_plain(GwSource *source, GError **error)
 {
     GwMove *move = source->move;
-    struct sockaddr_storage there = {0};
+    struct sockaddr_storage there;
 
-    (void)!gw_lane_ends(source->lane, NULL, &there);
+    gw_lane_ends(source->lane, NULL, &there);
     if (!gw_plain_is_allowed(&move->moves->options, &there, error)) {
         return false;
     }

@@ -261,7 +261,7 @@ start_plain(GwTarget *target, GError **error)
     if (!target->lane) {
         return true; /* its end is told by an event that waits behind this one */
     }
-    (void)!gw_lane_ends(target->lane, &here, NULL);
+    gw_lane_ends(target->lane, &here, NULL);
     target->door = gw_plain_door_new(target->move, &here, on_plain_caller, target, error);
     if (!target->door) {
         return false;

@@ -169,9 +169,9 @@ record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generat
 static bool
 may_come_plainly(GwMoves *moves, GwLane *lane, GError **error)
 {
-    struct sockaddr_storage there = {0};
+    struct sockaddr_storage there;
 
-    (void)!gw_lane_ends(lane, NULL, &there);
+    gw_lane_ends(lane, NULL, &there);
     return gw_plain_is_allowed(&moves->options, &there, error);
 }
 
@@ -301,8 +301,8 @@ gw_moves_serve(GwLane *lane, json_t *first_message, void *data)
         refuse(moves, lane, "failed", gw_json_str(first_message, "move", ""), error);
     } else if (strcmp(what, "check") == 0) {
         GwVisitor *visitor = visitor_new(moves, lane);
-        struct sockaddr_storage from = {0};
-        (void)!gw_lane_ends(lane, NULL, &from);
+        struct sockaddr_storage from;
+        gw_lane_ends(lane, NULL, &from);
         visitor->answer = gw_check_answer(moves, &from, first_message, on_check_answer, visitor);
     } else if (strcmp(what, "prepare") == 0) {
         serve_prepare(moves, lane, first_message);

@@ -80,6 +80,7 @@ test_number(void)
     }
     g_autoptr(GwNetworks) most = gw_networks_parse(text->str, &error);
     g_assert_no_error(error);
+    g_assert_nonnull(most);
     g_string_append(text, "10.200.0.0/16");
     g_assert_null(gw_networks_parse(text->str, &error));
     g_assert_error(error, GW_ERROR, GW_ERROR_INVALID);

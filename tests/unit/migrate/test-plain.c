@@ -319,6 +319,7 @@ test_freed(void)
     for (unsigned i = 0; i < 12; i++) {
         open_door(&rig);
         g_auto(GwFd) fd = knock(&rig, "0000");
+        g_assert_cmpint(fd, >=, 0);
         if (i > 5) {
             call(&rig, WRONG);
         }
