@@ -160,13 +160,15 @@ start_and_watch(GwCli *cli, const json_t *body, bool wait, GError **error)
 static bool
 migrate(GwCli *cli, char **args, GError **error)
 {
-    static const char *const transports[] = {"auto", "lane", "direct", NULL};
+    static const char *const transports[] = {"auto", "lane", "direct", "plain", NULL};
     g_auto(MoveOptions) chosen = {0};
     const GOptionEntry options[] = {
         {"plan", 0, 0, G_OPTION_ARG_NONE, &chosen.plan, "Run all checks and touch nothing", NULL},
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &chosen.no_wait, "Start the move and return", NULL},
         {"transport", 0, 0, G_OPTION_ARG_STRING, &chosen.transport,
-         "lane, direct: QEMU to QEMU, or auto (default): by the link", "auto|lane|direct"},
+         "lane; QEMU to QEMU: direct (TLS), plain (unencrypted, where that is allowed); auto "
+         "(default): by the link",
+         "auto|lane|direct|plain"},
         {"mode", 0, 0, G_OPTION_ARG_STRING, &chosen.mode,
          "pre-copy (default); post-copy: switch after one pass; hybrid: when it does not converge",
          "pre-copy|post-copy|hybrid"},
@@ -190,7 +192,7 @@ migrate(GwCli *cli, char **args, GError **error)
     }
     if (chosen.transport && !g_strv_contains(transports, chosen.transport)) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
-                    "--transport: '%s' is not auto, lane or direct", chosen.transport);
+                    "--transport: '%s' is not auto, lane, direct or plain", chosen.transport);
         return false;
     }
     if (chosen.verify && strcmp(chosen.verify, "off") != 0 && strcmp(chosen.verify, "full") != 0) {

@@ -6,6 +6,7 @@
 
 #define FIRST_ROUND_PERCENT 90.0
 #define LADDER_ROUNDS       8
+#define QEMU_FIRST_MS       10
 
 /* The share of all work that is done, 0 to 1, ignoring what was shown before. */
 static double
@@ -56,13 +57,26 @@ gw_progress_next(const GwProgress *last, const GwProgressInput *input)
     };
 }
 
-int64_t
-gw_progress_downtime_limit_ms(int64_t limit_ms, unsigned round)
+/* From @first_ms in round 0 and 1 to @limit_ms. */
+static int64_t
+ladder_ms(int64_t first_ms, int64_t limit_ms, unsigned round)
 {
-    int64_t first = limit_ms / 4 > 0 ? limit_ms / 4 : 1;
-
     if (round >= LADDER_ROUNDS) {
         return limit_ms;
     }
-    return first + (limit_ms - first) * (round > 1 ? round - 1 : 0) / (LADDER_ROUNDS - 1);
+    return first_ms + (limit_ms - first_ms) * (round > 1 ? round - 1 : 0) / (LADDER_ROUNDS - 1);
+}
+
+int64_t
+gw_progress_downtime_limit_ms(int64_t limit_ms, unsigned round)
+{
+    return ladder_ms(limit_ms / 4 > 0 ? limit_ms / 4 : 1, limit_ms, round);
+}
+
+int64_t
+gw_progress_qemu_limit_ms(int64_t limit_ms, unsigned round)
+{
+    int64_t first_ms = limit_ms / 20 > QEMU_FIRST_MS ? limit_ms / 20 : QEMU_FIRST_MS;
+
+    return ladder_ms(first_ms < limit_ms ? first_ms : limit_ms, limit_ms, round);
 }

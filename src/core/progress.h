@@ -32,3 +32,9 @@ GwProgress gw_progress_next(const GwProgress *last, const GwProgressInput *input
  * that can be moved with a shorter pause is, and all of it when a few rounds did not get there.
  */
 int64_t gw_progress_downtime_limit_ms(int64_t limit_ms, unsigned round);
+
+/*
+ * The same where QEMU alone decides by its own estimate. It takes the limit for what it may leave,
+ * also when it could have less at once, and knows nothing of what follows: so it begins much lower.
+ */
+int64_t gw_progress_qemu_limit_ms(int64_t limit_ms, unsigned round);

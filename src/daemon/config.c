@@ -6,6 +6,7 @@
  */
 #include "daemon/config.h"
 #include "base/fd.h"
+#include "base/networks.h"
 #include "base/units.h"
 #include "daemon/config_keys.h"
 #include "vm/keyfile.h"
@@ -118,6 +119,7 @@ allowed_values(const GwConfigKey *key)
         [GW_CONFIG_NAME] = "1 to 63 of a-z, 0-9, '-', '_' and '.'",
         [GW_CONFIG_ADDRESS] = "an IP address of this host, \"::\" or \"0.0.0.0\"",
         [GW_CONFIG_PATH] = "an absolute path",
+        [GW_CONFIG_NETWORKS] = "networks like 10.77.0.0/24, fd00:77::/64",
         [GW_CONFIG_CHOICE] = "one of",
         [GW_CONFIG_NUMBER] = "a whole number",
         [GW_CONFIG_DURATION] = "a duration (like 300 ms, 5 s, 2 min)",
@@ -148,6 +150,14 @@ is_in_range(const GwConfigKey *key, int64_t value)
 }
 
 static bool
+networks_are_allowed(const char *text, GError **error)
+{
+    g_autoptr(GwNetworks) networks = gw_networks_parse(text, error);
+
+    return networks != NULL;
+}
+
+static bool
 text_is_allowed(const GwConfigKey *key, const char *text)
 {
     struct in6_addr unused;
@@ -160,6 +170,8 @@ text_is_allowed(const GwConfigKey *key, const char *text)
         return inet_pton(AF_INET, text, &unused) == 1 || inet_pton(AF_INET6, text, &unused) == 1;
     case GW_CONFIG_PATH:
         return text[0] == '/' && len < 4000;
+    case GW_CONFIG_NETWORKS:
+        return networks_are_allowed(text, NULL);
     case GW_CONFIG_CHOICE:
         return g_strv_contains(key->choices, text);
     case GW_CONFIG_TEXT:
@@ -276,8 +288,11 @@ take_entry(const GwKeyGroup *group, const GwKeyEntry *entry, GwConfig *config, G
     } else if (!set_value(key, entry->value, config)) {
         g_autofree char *shown = gw_keyfile_shown(entry->value);
         g_autofree char *allowed = allowed_values(key);
-        gw_mistakes_add(mistakes, entry->line, "[%s] %s: '%s' is not allowed: write %s",
-                        group->name, entry->key, shown, allowed);
+        g_autoptr(GError) why = NULL; /* which of several it is */
+        (void)!(key->kind != GW_CONFIG_NETWORKS || networks_are_allowed(entry->value, &why));
+        gw_mistakes_add(mistakes, entry->line, "[%s] %s: '%s' is not allowed: %s%swrite %s",
+                        group->name, entry->key, shown, why ? why->message : "", why ? "; " : "",
+                        allowed);
     }
 }
 

@@ -43,8 +43,9 @@ typedef struct GwConfig {
     int64_t downtime_limit_ms;
     int64_t max_bandwidth; /* bytes per second, 0: no limit */
     GwConfigRange direct_ports;
-    int64_t connections; /* 0: by measure */
-    char *congestion;    /* "": by the link */
+    char *plain_networks; /* "": none; gw_networks_parse() takes it */
+    int64_t connections;  /* 0: by measure */
+    char *congestion;     /* "": by the link */
     int64_t silence_ms;
     int64_t max_incoming;
     int64_t history;

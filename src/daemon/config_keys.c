@@ -68,7 +68,13 @@ const GwConfigKey gw_config_keys[] = {
      .help = "Bytes per second that a move may send, unless it says else. 0: no limit."},
     {"migration", "direct-ports", GW_CONFIG_PORTS, MEMBER(direct_ports),
      .default_text = "49152-49215", .min = 1024, .max = 65535,
-     .help = "TCP ports on which QEMU waits for moves with --transport direct."},
+     .help = "TCP ports on which moves with --transport direct or plain are waited for."},
+    {"migration", "plain-networks", GW_CONFIG_NETWORKS, MEMBER(plain_networks), .default_text = "",
+     .help =
+         "Networks on which a guest's memory may travel unencrypted and undigested, if the other\n"
+         "host's configuration allows it, too: who can listen on or write to them can read and\n"
+         "change it. For links of 10 Gbit/s and more that only hosts have access to, e.g.\n"
+         "10.77.0.0/24, fd00:77::/64. Empty: never."},
     {"migration", "max-incoming", GW_CONFIG_NUMBER, MEMBER(max_incoming), .default_text = "4",
      .min = 1, .max = 64, .help = "Moves to this host at the same time."},
     {"migration", "history", GW_CONFIG_NUMBER, MEMBER(history), .default_text = "1000", .min = 1,

@@ -13,6 +13,7 @@ typedef enum GwConfigKind {
     GW_CONFIG_NAME,     /* char *: a host name of the fleet */
     GW_CONFIG_ADDRESS,  /* char *: an IP address */
     GW_CONFIG_PATH,     /* char *: absolute */
+    GW_CONFIG_NETWORKS, /* char *: base/networks.h, may be empty */
     GW_CONFIG_CHOICE,   /* char *: one of `choices` */
     GW_CONFIG_NUMBER,   /* int64_t */
     GW_CONFIG_DURATION, /* int64_t, milliseconds */

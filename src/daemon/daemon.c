@@ -15,6 +15,7 @@
 #include "api/server.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/networks.h"
 #include "daemon/folder.h"
 #include "daemon/notify.h"
 #include "daemon/privileges.h"
@@ -55,6 +56,7 @@ struct GwDaemon {
     GwVms *vms;
     GwPeers *peers;
     GwVisits *visits;
+    GwNetworks *plain_networks; /* NULL: none */
     GwMoves *moves;
     GwIndexer *indexer;
     GwServer *server;
@@ -284,6 +286,9 @@ on_peers_loaded(const GError *error, void *data)
         give_up(daemon, error, "cannot load the hosts");
         return;
     }
+    if (config->plain_networks[0]) { /* checked when the configuration was read */
+        daemon->plain_networks = gw_networks_parse(config->plain_networks, NULL);
+    }
     daemon->visits = gw_visits_new(&visits);
     const GwMovesOptions options = {
         .store = daemon->store,
@@ -303,6 +308,8 @@ on_peers_loaded(const GError *error, void *data)
         .connections = (unsigned)config->connections,
         .direct_port_min = config->direct_ports.min,
         .direct_port_max = config->direct_ports.max,
+        .plain_networks = daemon->plain_networks,
+        .connect_timeout_ms = config->connect_timeout_ms,
         .max_history = (unsigned)config->history,
         .max_incoming = (unsigned)config->max_incoming,
     };
@@ -525,6 +532,7 @@ gw_daemon_free(GwDaemon *daemon)
     gw_indexer_free(daemon->indexer);
     gw_moves_free(daemon->moves);
     gw_visits_free(daemon->visits);
+    gw_networks_free(daemon->plain_networks);
     gw_peers_free(daemon->peers);
     gw_vms_free(daemon->vms);
     g_clear_handle_id(&daemon->probe_retry, g_source_remove);

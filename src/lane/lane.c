@@ -433,6 +433,19 @@ gw_lane_peer_name(const GwLane *lane)
     return lane->peer_name;
 }
 
+void
+gw_lane_ends(GwLane *lane, struct sockaddr_storage *here, struct sockaddr_storage *there)
+{
+    pthread_mutex_lock(&lane->lock);
+    if (here) {
+        *here = lane->here;
+    }
+    if (there) {
+        *there = lane->there;
+    }
+    pthread_mutex_unlock(&lane->lock);
+}
+
 static bool
 check_usable(const GwLane *lane, const char *what, GError **error)
 {
@@ -647,6 +660,9 @@ gw_lane_set_paced(GwLane *lane)
 void
 gw_lane_measure(GwLane *lane)
 {
+    pthread_mutex_lock(&lane->lock);
+    lane->stats.burst_bytes_s = 0;
+    pthread_mutex_unlock(&lane->lock);
     __atomic_store_n(&lane->burst_wanted, true, __ATOMIC_RELAXED);
     wake_all(lane);
 }

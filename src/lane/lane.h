@@ -29,6 +29,7 @@
 #include "base/json.h"
 
 #include <stdint.h>
+#include <sys/socket.h>
 
 typedef struct GwLane GwLane;
 typedef struct GwLaneServer GwLaneServer;
@@ -175,6 +176,12 @@ void gw_lane_set_handlers(GwLane *lane, const GwLaneHandlers *handlers, void *da
 /* The identity that the peer proved. Borrowed; NULL before ready(). */
 const char *gw_lane_peer_name(const GwLane *lane);
 
+/*
+ * The two ends of its newest connection, as the kernel has them; either may be NULL. AF_UNSPEC:
+ * there has been none.
+ */
+void gw_lane_ends(GwLane *lane, struct sockaddr_storage *here, struct sockaddr_storage *there);
+
 /* For how long nothing has come from the peer: after ready() a message comes every second. */
 int64_t gw_lane_silent_us(const GwLane *lane);
 
@@ -219,7 +226,7 @@ bool gw_lane_start_stream(GwLane *lane, int fd, GError **error) GW_MUST_USE;
 
 /*
  * Measures how fast the link is, with at most 4 MiB that mean nothing, for 20 ms; the result comes
- * to be in the stats. Once per session, after ready(), on the side that connected.
+ * to be in the stats. After ready(), on the side that connected; again when it has come.
  */
 void gw_lane_measure(GwLane *lane);
 

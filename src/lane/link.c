@@ -90,6 +90,23 @@ say_again(GwLane *lane)
     }
 }
 
+static void
+note_ends(GwLane *lane, int fd)
+{
+    struct sockaddr_storage here = {0};
+    struct sockaddr_storage there = {0};
+    socklen_t here_len = sizeof(here);
+    socklen_t there_len = sizeof(there);
+
+    if (getsockname(fd, (struct sockaddr *)&here, &here_len) == 0 &&
+        getpeername(fd, (struct sockaddr *)&there, &there_len) == 0) {
+        pthread_mutex_lock(&lane->lock);
+        lane->here = here;
+        lane->there = there;
+        pthread_mutex_unlock(&lane->lock);
+    }
+}
+
 void
 gw_link_take_over(GwLink *link, GwConnection *connection, const GwHello *theirs)
 {
@@ -102,6 +119,7 @@ gw_link_take_over(GwLink *link, GwConnection *connection, const GwHello *theirs)
     connection->heard_us = now_us;
     __atomic_store_n(&lane->heard_us, now_us, __ATOMIC_RELAXED);
     link->connection = connection;
+    note_ends(lane, connection->fd);
     link->up_since_us = now_us;
     if (!link->peer) {
         link->peer = g_strdup(connection->peer);

@@ -4,7 +4,7 @@
  * the connection takes them, with a PING in their middle and one at their end. What lies between
  * the two PONGs is the second half, when TCP has found its pace.
  *
- * Link thread of link 0, once per session. At most BURST_BYTES and about BURST_US; a link that does
+ * Link thread of link 0, one at a time. At most BURST_BYTES and about BURST_US; a link that does
  * not take the first half in that time is measured by what it took. Cannot fail: a connection that
  * is lost meanwhile leaves the rate unknown.
  */

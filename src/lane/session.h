@@ -44,6 +44,7 @@
 
 #include <gio/gio.h>
 #include <pthread.h>
+#include <sys/socket.h>
 
 #define GW_LANE_HANDSHAKE_MS 10000
 
@@ -148,11 +149,13 @@ struct GwLane {
     GQueue events;
     bool closed_posted;
     bool stopping;
-    int64_t finishing_us;   /* since when; 0: not */
-    bool said_goodbye;      /* at least one link did */
-    GError *end_reason;     /* the session is over */
-    bool tells_reason;      /* to the peer */
-    unsigned links_running; /* threads */
+    int64_t finishing_us;         /* since when; 0: not */
+    bool said_goodbye;            /* at least one link did */
+    GError *end_reason;           /* the session is over */
+    bool tells_reason;            /* to the peer */
+    unsigned links_running;       /* threads */
+    struct sockaddr_storage here; /* ends of the newest connection; AF_UNSPEC: there was none */
+    struct sockaddr_storage there;
     GwLaneStats stats;
 };
 

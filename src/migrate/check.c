@@ -93,8 +93,12 @@ finish(gpointer data)
     run->idle = 0;
     if (run->transport) {
         g_autofree char *reason = NULL;
-        gw_json_set_str(plan, "transport", gw_transport_probe_choose(run->transport, &reason));
+        GwTransport choice = gw_transport_probe_choose(run->transport, &reason);
+        gw_json_set_str(plan, "transport", gw_transport_name(choice));
         gw_json_set_str(plan, "transport_reason", reason);
+        if (choice == GW_TRANSPORT_PLAIN) {
+            gw_check_warn_of_plain(run->checks); /* the plan has the same array */
+        }
     }
     /* The callback frees the run. */
     run->callback(plan, NULL, run->data);
@@ -163,9 +167,14 @@ on_ready(GwLane *lane, void *data)
 
     gw_check_add(run->checks, "target-reachable", "ok", NULL, "host '%s' answers and is trusted",
                  target_name(run));
-    if (strcmp(gw_json_str(run->request, "transport", ""), "auto") == 0) {
-        run->transport = gw_transport_probe_new(on_probed, run);
-        gw_transport_probe_measure(run->transport, lane);
+    const GwMovesOptions *options = &run->moves->options;
+    const char *transport = gw_json_str(run->request, "transport", "");
+    if (strcmp(transport, "plain") == 0) {
+        gw_check_plain(options, lane, run->checks);
+    }
+    if (strcmp(transport, "auto") == 0) {
+        run->transport = gw_transport_probe_new(target_name(run), on_probed, run);
+        gw_transport_probe_measure(run->transport, options, lane);
     } else {
         send_facts(run);
     }
@@ -212,9 +221,9 @@ on_message(GwLane *lane, json_t *message, void *data)
     }
     const GwMovesNetwork *network = &run->moves->options.network;
     int64_t port = CLAMP(gw_json_int(message, "direct_port", 0), 0, 65535);
-    if (!run->transport ||
-        !gw_transport_probe_knock(
-            run->transport, network->address(target_name(run), network->network), (uint16_t)port)) {
+    if (!run->transport || !gw_transport_probe_knock(
+                               run->transport, network->address(target_name(run), network->network),
+                               (uint16_t)port, gw_json_bool(message, "plain", false))) {
         finish_soon(run);
     }
 }

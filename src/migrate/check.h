@@ -32,12 +32,14 @@ GwCheckRun *gw_check_run(GwMoves *moves, json_t *request, GwCheckFn callback,
 void gw_check_run_free(GwCheckRun *run);
 
 /*
- * The target's answer to a "check" message: an array of results. @port: unless 0, one on which a
- * QEMU could wait for a direct move; it is open until the answer is freed.
+ * The target's answer to a "check" message that came @from there: an array of results. @port:
+ * unless 0, one on which a QEMU could wait for a move; it is open until the answer is freed.
+ * @plain: this host allows the plain transport from there.
  */
-typedef void (*GwCheckAnswerFn)(json_t *checks, uint16_t port, void *data);
+typedef void (*GwCheckAnswerFn)(json_t *checks, uint16_t port, bool plain, void *data);
 typedef struct GwCheckAnswer GwCheckAnswer;
-GwCheckAnswer *gw_check_answer(GwMoves *moves, const json_t *message, GwCheckAnswerFn callback,
+GwCheckAnswer *gw_check_answer(GwMoves *moves, const struct sockaddr_storage *from,
+                               const json_t *message, GwCheckAnswerFn callback,
                                void *data) GW_MUST_USE;
 void gw_check_answer_free(GwCheckAnswer *answer);
 
@@ -56,17 +58,31 @@ void gw_check_add(json_t *out, const char *id, const char *status, const char *r
 typedef struct GwTransportProbe GwTransportProbe;
 typedef void (*GwTransportProbeFn)(void *data);
 
-/* @done: told at the end of each step. */
-GwTransportProbe *gw_transport_probe_new(GwTransportProbeFn done, void *data) GW_MUST_USE;
+#define GW_PLAIN_REMEDY                                                                            \
+    "if nobody but hosts can reach that network: name it in plain-networks in godwitd.conf on "    \
+    "that host and restart godwitd; or use --transport lane"
+
+/* The source's row for the plain transport to where @lane's other end is. */
+void gw_check_plain(const GwMovesOptions *options, GwLane *lane, json_t *checks);
+/* The row that says what it means. */
+void gw_check_warn_of_plain(json_t *checks);
+
+/* Of the link to @host. @done: told at the end of each step. */
+GwTransportProbe *gw_transport_probe_new(const char *host, GwTransportProbeFn done,
+                                         void *data) GW_MUST_USE;
 void gw_transport_probe_free(GwTransportProbe *probe);
 /* Measures the link. @lane is ready; borrowed until @done or gw_transport_probe_stop(). */
-void gw_transport_probe_measure(GwTransportProbe *probe, GwLane *lane);
+void gw_transport_probe_measure(GwTransportProbe *probe, const GwMovesOptions *options,
+                                GwLane *lane);
 void gw_transport_probe_stop(GwTransportProbe *probe);
-/* Tries the target's port, if the answer matters. False: it does not, and nothing is told. */
-bool gw_transport_probe_knock(GwTransportProbe *probe, const char *address,
-                              uint16_t port) GW_MUST_USE;
-/* "lane" or "direct"; @reason: transfer full. */
-const char *gw_transport_probe_choose(GwTransportProbe *probe, char **reason) GW_MUST_USE;
+/*
+ * Tries the target's port, if the answer matters. False: it does not, and nothing is told.
+ * @address: where QEMU would connect to by itself; @plain: the target allows the plain transport.
+ */
+bool gw_transport_probe_knock(GwTransportProbe *probe, const char *address, uint16_t port,
+                              bool plain) GW_MUST_USE;
+/* @reason: transfer full. */
+GwTransport gw_transport_probe_choose(GwTransportProbe *probe, char **reason) GW_MUST_USE;
 
 /* --- files (check_files.c) -------------------------------------------------------------------- */
 

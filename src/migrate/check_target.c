@@ -21,6 +21,7 @@
 
 struct GwCheckAnswer {
     GwMoves *moves;
+    const struct sockaddr_storage *from; /* while rows are looked at */
     json_t *message;
     GwDefinition *definition; /* NULL if the source's was not understood */
     GwCheckAnswerFn callback;
@@ -29,6 +30,7 @@ struct GwCheckAnswer {
     GwFileProbe *probe;
     GwFd door; /* listens at `port` so that the source can see whether it gets there */
     uint16_t port;
+    bool plain; /* this host's configuration allows the plain transport from there */
     guint idle;
 };
 
@@ -315,14 +317,28 @@ look_direct_ports(GwCheckAnswer *answer, const char *id)
     if (strcmp(transport, "lane") == 0) {
         return;
     }
-    answer->door = gw_direct_open_door(options, &answer->port, &error);
+    answer->door = gw_direct_open_door(options, NULL, &answer->port, &error);
     if (answer->door < 0) {
-        gw_check_add(answer->checks, id, strcmp(transport, "direct") == 0 ? "error" : "warning",
+        gw_check_add(answer->checks, id, strcmp(transport, "auto") == 0 ? "warning" : "error",
                      "widen direct-ports in godwitd.conf there, or use --transport lane",
                      "host '%s': %s", here(answer), error->message);
         return;
     }
     gw_check_add(answer->checks, id, "ok", NULL, "port %u is free for QEMU", answer->port);
+}
+
+static void
+look_plain(GwCheckAnswer *answer, const char *id)
+{
+    g_autoptr(GError) error = NULL;
+    bool asked = strcmp(gw_json_str(answer->message, "transport", "lane"), "plain") == 0;
+
+    answer->plain = gw_plain_is_allowed(&answer->moves->options, answer->from, &error);
+    if (asked && !answer->plain) {
+        gw_check_add(answer->checks, id, "error", GW_PLAIN_REMEDY, "%s", error->message);
+    } else if (asked) {
+        gw_check_add(answer->checks, id, "ok", NULL, "host '%s' allows it", here(answer));
+    }
 }
 
 /* Rows that can be judged only if the definition was understood and QEMU is known. */
@@ -337,6 +353,7 @@ static const TargetRow rows[] = {
     {"limits", look_limits},
     {"post-copy", look_postcopy},
     {"direct-ports", look_direct_ports},
+    {"plain-networks", look_plain},
 };
 
 static gboolean
@@ -345,7 +362,7 @@ answer_now(gpointer data)
     GwCheckAnswer *answer = data;
 
     answer->idle = 0;
-    answer->callback(answer->checks, answer->port, answer->data);
+    answer->callback(answer->checks, answer->port, answer->plain, answer->data);
     return G_SOURCE_REMOVE;
 }
 
@@ -396,11 +413,13 @@ is_judgeable(GwCheckAnswer *answer)
 }
 
 GwCheckAnswer *
-gw_check_answer(GwMoves *moves, const json_t *message, GwCheckAnswerFn callback, void *data)
+gw_check_answer(GwMoves *moves, const struct sockaddr_storage *from, const json_t *message,
+                GwCheckAnswerFn callback, void *data)
 {
     GwCheckAnswer *answer = g_new0(GwCheckAnswer, 1);
 
     answer->moves = moves;
+    answer->from = from;
     answer->message = json_deep_copy(message);
     answer->callback = callback;
     answer->data = data;
@@ -414,6 +433,7 @@ gw_check_answer(GwMoves *moves, const json_t *message, GwCheckAnswerFn callback,
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
         rows[i].look(answer, rows[i].id);
     }
+    answer->from = NULL;
     answer->probe =
         gw_file_probe_target(json_object_get(answer->message, "files"), on_files, answer);
     return answer;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define KEY_BYTES 32
+#define BACKLOG   4
 #define KEY_FILE  "keys.psk" /* the name that QEMU looks for */
 #define USER_NAME "godwit"
 
@@ -51,31 +52,36 @@ key_folder(const GwMove *move)
     return g_strdup_printf("%s/key-%s", move->moves->options.run_dir, move->id);
 }
 
+/* @at: NULL for all addresses. */
 static GwFd
-listen_at(uint16_t port)
+listen_at(const struct sockaddr_storage *at, uint16_t port)
 {
-    g_auto(GwFd) fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    const struct sockaddr_in6 address = {
-        .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = in6addr_any};
+    struct sockaddr_storage address = {.ss_family = AF_INET6};
     int off = 0;
     int on = 1;
 
+    if (at) {
+        address = *at;
+    }
+    gw_sockaddr_set_port(&address, port);
+    g_auto(GwFd) fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-        listen(fd, 1) < 0) {
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&address, gw_sockaddr_len(&address)) < 0 ||
+        listen(fd, BACKLOG) < 0) {
         return GW_FD_NONE;
     }
     return g_steal_fd(&fd);
 }
 
 GwFd
-gw_direct_open_door(const GwMovesOptions *options, uint16_t *port, GError **error)
+gw_direct_open_door(const GwMovesOptions *options, const struct sockaddr_storage *at,
+                    uint16_t *port, GError **error)
 {
     int errnum = 0;
 
     for (unsigned next = options->direct_port_min; next <= options->direct_port_max; next++) {
-        GwFd fd = listen_at((uint16_t)next);
+        GwFd fd = listen_at(at, (uint16_t)next);
         if (fd >= 0) {
             *port = (uint16_t)next;
             return fd;

@@ -16,7 +16,8 @@
  *   target_post.c   ... the receiving one
  *   post_socket.c   ... sockets to QEMU, and what the kernel allows
  *   qemu_memory.c   where the target's QEMU has its guest's memory
- *   direct.c        QEMU-to-QEMU transport: ports and keys
+ *   direct.c        QEMU-to-QEMU transports: ports and keys
+ *   plain.c         ... without TLS: the connection that the daemons make for it
  *   references.c    disk images that both hosts read
  *   indexer.c       indexes over them, ahead of moves
  *   visits.c        what is kept of VMs that leave and come
@@ -29,6 +30,7 @@
 #include "core/move_state.h"
 #include "core/progress.h"
 #include "core/switchover.h"
+#include "core/transport.h"
 #include "migrate/migrate.h"
 #include "migrate/references.h"
 
@@ -148,6 +150,11 @@ void gw_move_discard_vm(GwMove *move, void (*discarded)(GwMove *move));
 /* Refreshes the figures and tells the observers; at most 5 times a second. */
 void gw_move_progress(GwMove *move);
 
+/* LANE while "auto" is not decided. */
+GwTransport gw_move_transport(const GwMove *move);
+/* Its stream goes from QEMU to QEMU: no daemon sees a page, refers to one or has a digest. */
+bool gw_move_is_by_qemu(const GwMove *move);
+
 /* The VM of the move as long as the move holds it; NULL otherwise. */
 GwVm *gw_move_vm(GwMove *move);
 /* The monitor of its QEMU on this host; NULL: there is none. */
@@ -168,6 +175,32 @@ bool gw_move_may_abandon(const GwMove *move, bool peer_is_off, GError **error) G
 /* After gw_move_may_abandon(). */
 void gw_move_abandon(GwMove *move, GwMoveEndFn ended, void *data);
 
+/* --- plain.c ---------------------------------------------------------------------------------- */
+
+/* Whether this host's plain-networks have it; GW_ERROR_REFUSED says where it is missing. */
+bool gw_plain_is_allowed(const GwMovesOptions *options, const struct sockaddr_storage *address,
+                         GError **error) GW_MUST_USE;
+
+/* Told once, from the main loop: the connection (transfer full) or why there is none. */
+typedef void (*GwPlainFn)(GwFd fd, const GError *error, void *data);
+
+/* Target: waits at the address @at for the source. */
+typedef struct GwPlainDoor GwPlainDoor;
+GwPlainDoor *gw_plain_door_new(GwMove *move, const struct sockaddr_storage *at, GwPlainFn done,
+                               void *data, GError **error) GW_MUST_USE;
+/* What the source has to know. Key: borrowed. */
+const char *gw_plain_door_key(const GwPlainDoor *door);
+uint16_t gw_plain_door_port(const GwPlainDoor *door);
+/* Also from within its callback. NULL is fine. */
+void gw_plain_door_free(GwPlainDoor *door);
+
+/* Source: connects and shows the key. */
+typedef struct GwPlainCall GwPlainCall;
+GwPlainCall *gw_plain_call_new(GwMove *move, const struct sockaddr_storage *to, const char *key,
+                               GwPlainFn done, void *data, GError **error) GW_MUST_USE;
+/* Also from within its callback. NULL is fine. */
+void gw_plain_call_free(GwPlainCall *call);
+
 /* --- roles ------------------------------------------------------------------------------------ */
 
 extern const GwMoveRole gw_source_role;
@@ -184,7 +217,8 @@ typedef struct GwSource {
     GwLane *lane; /* NULL while there is none */
     struct GwCheckRun *checks;
     guint reconnect;
-    json_t *direct; /* the target's {"port", "psk"}, direct transport only */
+    json_t *door;            /* by QEMU only: the target's {"port", "psk"} */
+    GwPlainCall *plain_call; /* under way */
 
     /* References. */
     GwRefProbe *ref_probe;   /* under way */
@@ -309,11 +343,11 @@ typedef struct GwTarget {
     GwMove *move;
     GwLane *lane;    /* NULL while there is none */
     json_t *prepare; /* the source's message; NULL for a move that this host does not know */
-    bool direct;
-    int stream_fd; /* our end of the socket to QEMU, until the lane has it */
-    char *key;     /* direct transport */
+    int stream_fd;   /* our end of the socket to QEMU, until the lane has it */
+    char *key;       /* by QEMU only, as the two below */
     uint16_t port;
     uint16_t next_port;
+    GwPlainDoor *door; /* open; NULL: it is not */
     GwRefProbe *ref_probe;
     guint ref_wait;      /* QEMU is ready */
     json_t *ref_taken;   /* what is told to the source */
@@ -452,8 +486,10 @@ char *gw_direct_new_key(void) GW_MUST_USE;
 bool gw_direct_give_to_qemu(const char *path, const char *user_name, GError **error) GW_MUST_USE;
 /* Removes the key's file if there is one. */
 void gw_direct_remove_key(GwMove *move);
-/* Listens at the first free port for direct moves; nobody is let in. GW_FD_NONE on failure. */
-GwFd gw_direct_open_door(const GwMovesOptions *options, uint16_t *port, GError **error) GW_MUST_USE;
+/* Listens at the first free port for moves by QEMU, at the address @at or (NULL) all; nobody is let
+ * in. GW_FD_NONE on failure. */
+GwFd gw_direct_open_door(const GwMovesOptions *options, const struct sockaddr_storage *at,
+                         uint16_t *port, GError **error) GW_MUST_USE;
 /* Hands the key to QEMU as TLS credentials "gwpsk" for @endpoint ("server" | "client"). */
 bool gw_direct_add_credentials(GwMove *move, const char *key, const char *endpoint,
                                GwQmpReplyFn reply, void *data, GError **error) GW_MUST_USE;

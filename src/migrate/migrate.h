@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/networks.h"
 #include "lane/lane.h"
 #include "migrate/visits.h"
 #include "qemu/probe.h"
@@ -49,18 +50,20 @@ typedef struct GwMovesOptions {
     int64_t downtime_limit_ms;
     uint64_t max_bandwidth; /* bytes per second */
     unsigned connections;   /* 0: by measure */
-    /* direct transport: the target's ports for QEMU, inclusive. */
+    /* Transports by QEMU itself: the target's ports, inclusive. */
     uint16_t direct_port_min;
     uint16_t direct_port_max;
-    unsigned max_history;  /* finished moves kept, e.g. 1000 */
-    unsigned max_incoming; /* moves to this host at the same time */
+    const GwNetworks *plain_networks; /* where transport plain may go, borrowed; NULL: nowhere */
+    int64_t connect_timeout_ms;       /* of its connection; 0: 5 s */
+    unsigned max_history;             /* finished moves kept, e.g. 1000 */
+    unsigned max_incoming;            /* moves to this host at the same time */
 } GwMovesOptions;
 
 /* What the operator may choose for one move; zero means default. */
 typedef struct GwMoveRequest {
     const char *vm;
     const char *host;
-    const char *transport;     /* "auto" (default), "lane" or "direct" */
+    const char *transport;     /* "auto" (default), "lane", "direct" or "plain" */
     const char *mode;          /* "pre-copy" (default), "post-copy" or "hybrid" */
     int64_t downtime_limit_ms; /* default 300 */
     uint64_t max_bandwidth;    /* bytes per second; default: unlimited */

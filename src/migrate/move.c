@@ -249,6 +249,21 @@ tell_end(GwMove *move)
     }
 }
 
+GwTransport
+gw_move_transport(const GwMove *move)
+{
+    GwTransport transport = GW_TRANSPORT_LANE;
+
+    (void)!gw_transport_parse(gw_json_str(move->record, "transport", ""), &transport);
+    return transport;
+}
+
+bool
+gw_move_is_by_qemu(const GwMove *move)
+{
+    return gw_move_transport(move) != GW_TRANSPORT_LANE;
+}
+
 void
 gw_move_call_done(GwMove *move)
 {

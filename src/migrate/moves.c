@@ -293,7 +293,7 @@ on_begun(const GwStoreTxnResult *result, const GError *error, void *data)
 static bool
 may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **error)
 {
-    static const char *const transports[] = {"auto", "lane", "direct", NULL};
+    GwTransport known;
     const GwMove *other = gw_moves_busy_with(moves, request->vm);
     const char *transport = transport_of(request);
     const char *mode = mode_of(request);
@@ -317,9 +317,9 @@ may_start(GwMoves *moves, const GwMoveRequest *request, GwVm **vm, GError **erro
                     gw_vm_state_name(gw_vm_state(*vm)));
         return false;
     }
-    if (!g_strv_contains(transports, transport)) {
+    if (strcmp(transport, "auto") != 0 && !gw_transport_parse(transport, &known)) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
-                    "transport '%.40s' is unknown: use auto, lane or direct", transport);
+                    "transport '%.40s' is unknown: use auto, lane, direct or plain", transport);
         return false;
     }
     if (!gw_mode_is_valid(mode)) {

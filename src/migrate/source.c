@@ -73,7 +73,7 @@ lane_wishes(const json_t *record)
 static bool
 may_refer(const GwSource *source)
 {
-    return strcmp(gw_json_str(source->move->record, "transport", "lane"), "direct") != 0;
+    return !gw_move_is_by_qemu(source->move);
 }
 
 /* The pages that a running guest waits for pass the stream by, and so all who take notes of it. */
@@ -212,23 +212,20 @@ take_placed(const json_t *names)
 static void
 on_prepared(GwSource *source, json_t *message)
 {
-    const char *transport = gw_json_str(source->move->record, "transport", "lane");
-
     g_autofree char *version = g_strndup(gw_json_str(message, "qemu_version", "unknown"), 40);
 
     gw_json_set_str(source->move->record, "target_qemu", version);
-    if (strcmp(transport, "direct") == 0) {
+    if (gw_move_is_by_qemu(source->move)) {
         int64_t port = gw_json_int(message, "port", 0);
         const char *key = gw_json_str(message, "psk", "");
         if (port < 1 || port > 65535 || strlen(key) != 64 ||
             strspn(key, "0123456789abcdef") != 64) {
             gw_move_fail(source->move, GW_MOVE_EVENT_PEER_FAILED, GW_ERROR_PROTOCOL,
-                         "host '%s' gave no port and key for the direct transport",
-                         source->move->peer);
+                         "host '%s' gave no port and key for a move by QEMU", source->move->peer);
             return;
         }
-        json_decref(source->direct);
-        source->direct = json_pack("{s:I, s:s}", "port", (json_int_t)port, "psk", key);
+        json_decref(source->door);
+        source->door = json_pack("{s:I, s:s}", "port", (json_int_t)port, "psk", key);
     }
     take_answer(source, json_object_get(message, "references"));
     if (may_keep_visit(source) && gw_json_bool(message, "notes_visit", false)) {
@@ -749,7 +746,7 @@ source_report(GwMove *move, json_t *record)
     }
     report_times(source, record, gw_now_us());
     gw_report_cpu(record, gw_move_vm(move), source->qemu_cpu_us);
-    if (source->direct) {
+    if (gw_move_is_by_qemu(move)) {
         /* QEMU's own count; TLS is not in it. */
         json_object_set_new(record, "bytes",
                             json_pack("{s:I}", "wire", gw_json_int(record, "qemu_sent_bytes", 0)));
@@ -791,7 +788,7 @@ source_free(GwMove *move)
     drop_references(source);
     gw_lane_free(source->lane);
     gw_visit_writer_free(source->visit);
-    json_decref(source->direct);
+    json_decref(source->door);
     g_free(source);
 }
 

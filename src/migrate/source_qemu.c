@@ -67,10 +67,11 @@ static int64_t
 wanted_downtime_limit_ms(GwSource *source)
 {
     json_t *record = source->move->record;
-    int64_t round = gw_json_int(record, "round", 0);
+    int64_t limit_ms = gw_json_int(record, "downtime_limit_ms", 300);
+    unsigned round = (unsigned)MIN(gw_json_int(record, "round", 0), source->looks);
 
-    return gw_progress_downtime_limit_ms(gw_json_int(record, "downtime_limit_ms", 300),
-                                         (unsigned)MIN(round, source->looks));
+    return gw_move_is_by_qemu(source->move) ? gw_progress_qemu_limit_ms(limit_ms, round)
+                                            : gw_progress_downtime_limit_ms(limit_ms, round);
 }
 
 static void
@@ -266,9 +267,7 @@ gw_source_qemu_observe(GwSource *source)
 void
 gw_source_check_sent(GwSource *source)
 {
-    bool direct = source->direct != NULL;
-
-    if (!source->qemu_completed || !(source->stream_ended || direct)) {
+    if (!source->qemu_completed || !(source->stream_ended || gw_move_is_by_qemu(source->move))) {
         return;
     }
     if (gw_source_verify_is_due(source)) {
@@ -314,11 +313,13 @@ parameters(GwSource *source)
     json_t *record = source->move->record;
 
     source->downtime_limit_ms = wanted_downtime_limit_ms(source);
-    source->threshold = has_switchover_bandwidth(source) && !source->direct ? 1 : 0;
-    json_t *all =
-        json_pack("{s:I, s:I, s:s}", "downtime-limit", (json_int_t)source->downtime_limit_ms,
-                  "max-bandwidth", (json_int_t)gw_json_int(record, "max_bandwidth", 0), "tls-creds",
-                  source->direct ? "gwpsk" : "");
+    source->threshold =
+        has_switchover_bandwidth(source) && !gw_move_is_by_qemu(source->move) ? 1 : 0;
+    json_t *all = json_pack("{s:I, s:I}", "downtime-limit", (json_int_t)source->downtime_limit_ms,
+                            "max-bandwidth", (json_int_t)gw_json_int(record, "max_bandwidth", 0));
+    if (gw_move_transport(source->move) != GW_TRANSPORT_DIRECT) { /* else once they exist */
+        gw_json_set_str(all, "tls-creds", "");
+    }
     if (source->threshold > 0) {
         json_object_update_new(all, threshold_parameters(source));
     } else if (has_switchover_bandwidth(source)) {
@@ -351,6 +352,13 @@ on_started(json_t *answer, const GError *error, void *data)
     }
 }
 
+static void
+start_over(GwSource *source, GwQmp *qmp, GwFd fd)
+{
+    gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), fd, on_setup_reply, source);
+    gw_qmp_call(qmp, "migrate", json_pack("{s:s}", "uri", "fd:" FD_NAME), on_started, source);
+}
+
 static bool
 start_on_lane(GwSource *source, GwQmp *qmp, GError **error)
 {
@@ -367,9 +375,7 @@ start_on_lane(GwSource *source, GwQmp *qmp, GError **error)
     if (!gw_lane_start_stream(source->lane, g_steal_fd(&our_end), error)) {
         return false;
     }
-    gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), qemu_end, on_setup_reply,
-                   source);
-    gw_qmp_call(qmp, "migrate", json_pack("{s:s}", "uri", "fd:" FD_NAME), on_started, source);
+    start_over(source, qmp, qemu_end);
     return true;
 }
 
@@ -379,7 +385,7 @@ start_direct(GwSource *source, GwVm *vm, GError **error)
     GwMove *move = source->move;
     const GwMovesNetwork *network = &move->moves->options.network;
     const char *address = network->address(move->peer, network->network);
-    const char *key = gw_json_str(source->direct, "psk", "");
+    const char *key = gw_json_str(source->door, "psk", "");
     bool is_v6 = address && strchr(address, ':');
 
     if (!address) {
@@ -391,12 +397,64 @@ start_direct(GwSource *source, GwVm *vm, GError **error)
         return false;
     }
     g_autofree char *uri = g_strdup_printf(is_v6 ? "tcp:[%s]:%d" : "tcp:%s:%d", address,
-                                           (int)gw_json_int(source->direct, "port", 0));
+                                           (int)gw_json_int(source->door, "port", 0));
     gw_qmp_call(gw_vm_qmp(vm), "migrate-set-parameters",
                 json_pack("{s:s, s:s}", "tls-creds", "gwpsk", "tls-hostname", move->peer),
                 on_setup_reply, source);
     gw_qmp_call(gw_vm_qmp(vm), "migrate", json_pack("{s:s}", "uri", uri), on_started, source);
     return true;
+}
+
+static void
+on_plain_connected(GwFd fd, const GError *error, void *data)
+{
+    GwSource *source = data;
+    GwQmp *qmp = gw_move_qmp(source->move);
+    g_auto(GwFd) owned = fd;
+
+    g_clear_pointer(&source->plain_call, gw_plain_call_free);
+    if (error) {
+        gw_move_event(source->move, GW_MOVE_EVENT_FAILED, error);
+    } else if (!qmp) {
+        gw_move_fail(source->move, GW_MOVE_EVENT_FAILED, GW_ERROR_UNREACHABLE,
+                     "VM '%s': QEMU's monitor does not answer", source->move->vm_name);
+    } else {
+        start_over(source, qmp, owned);
+    }
+}
+
+/* To where the session is, which was authenticated there: names and their resolution have no say.
+ */
+static bool
+start_plain(GwSource *source, GError **error)
+{
+    GwMove *move = source->move;
+    struct sockaddr_storage there;
+
+    gw_lane_ends(source->lane, NULL, &there);
+    if (!gw_plain_is_allowed(&move->moves->options, &there, error)) {
+        return false;
+    }
+    gw_sockaddr_set_port(&there, (uint16_t)gw_json_int(source->door, "port", 0));
+    source->plain_call = gw_plain_call_new(move, &there, gw_json_str(source->door, "psk", ""),
+                                           on_plain_connected, source, error);
+    return source->plain_call != NULL;
+}
+
+static bool
+start_stream(GwSource *source, GwVm *vm, GwQmp *qmp, GError **error)
+{
+    switch (gw_move_transport(source->move)) {
+    case GW_TRANSPORT_DIRECT:
+        return start_direct(source, vm, error);
+    case GW_TRANSPORT_PLAIN:
+        return start_plain(source, error);
+    case GW_TRANSPORT_LANE:
+    case GW_TRANSPORT_N:
+        break;
+    }
+    return gw_move_may_post(source->move) ? gw_source_post_start(source, qmp, on_started, error)
+                                          : start_on_lane(source, qmp, error);
 }
 
 void
@@ -427,18 +485,8 @@ gw_source_qemu_start(GwSource *source)
     }
     gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(gw_move_may_post(source->move)),
                 on_setup_reply, source);
-    if (!source->direct) {
-        gw_qmp_call(qmp, "migrate-set-parameters", parameters(source), on_setup_reply, source);
-    } else {
-        json_t *plain = parameters(source);
-        json_object_del(plain, "tls-creds"); /* set once the credentials exist */
-        gw_qmp_call(qmp, "migrate-set-parameters", plain, on_setup_reply, source);
-    }
-    bool ok = source->direct ? start_direct(source, vm, &error)
-              : gw_move_may_post(source->move)
-                  ? gw_source_post_start(source, qmp, on_started, &error)
-                  : start_on_lane(source, qmp, &error);
-    if (!ok) {
+    gw_qmp_call(qmp, "migrate-set-parameters", parameters(source), on_setup_reply, source);
+    if (!start_stream(source, vm, qmp, &error)) {
         gw_move_event(source->move, GW_MOVE_EVENT_FAILED, error);
     }
 }
@@ -581,6 +629,7 @@ void
 gw_source_qemu_bring_back(GwSource *source)
 {
     g_clear_handle_id(&source->poll, g_source_remove);
+    g_clear_pointer(&source->plain_call, gw_plain_call_free);
     gw_source_qemu_observe(source);
     if (source->bring_back == 0) {
         guint timer = g_timeout_add(BRING_BACK_MS, on_bring_back, source);
@@ -599,6 +648,7 @@ gw_source_qemu_leave(GwSource *source)
     g_clear_handle_id(&source->poll, g_source_remove);
     g_clear_handle_id(&source->bring_back, g_source_remove);
     g_clear_handle_id(&source->failure_wait, g_source_remove);
+    g_clear_pointer(&source->plain_call, gw_plain_call_free);
     g_clear_error(&source->failure);
     if (vm && gw_vm_qmp(vm)) {
         gw_qmp_forget(gw_vm_qmp(vm), source);

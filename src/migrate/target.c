@@ -43,7 +43,8 @@ on_refuse_timeout(gpointer data)
 void
 gw_target_check_handed(GwTarget *target)
 {
-    bool whole = target->loaded && (target->stream_whole || target->direct || target->post.loaded);
+    bool whole = target->loaded &&
+                 (target->stream_whole || gw_move_is_by_qemu(target->move) || target->post.loaded);
     bool begun = target->loaded || target->stream_whole || target->given_up;
     int64_t wait_ms = target->move->moves->options.refuse_timeout_ms;
 
@@ -425,7 +426,8 @@ on_closed(GwLane *lane, const GError *error, void *data)
 {
     GwTarget *target = data;
     GwMove *move = target->move;
-    bool whole = target->stream_whole || (target->direct && target->loaded) || is_switching(target);
+    bool whole = target->stream_whole || (gw_move_is_by_qemu(move) && target->loaded) ||
+                 is_switching(target);
     g_autoptr(GError) reason = g_error_copy(error);
 
     g_prefix_error(&reason, "VM '%s': session with host '%s' ended: ", move->vm_name, move->peer);
@@ -450,7 +452,7 @@ gw_target_take_session(GwMove *move, GwLane *lane, json_t *first_message)
     static const GwLaneHandlers handlers = {on_ready, on_message, on_stream_end, on_closed};
     GwTarget *target = side_of(move);
     bool cuts_stream =
-        target->lane && !target->direct && !target->stream_whole && !is_switching(target);
+        target->lane && !gw_move_is_by_qemu(move) && !target->stream_whole && !is_switching(target);
 
     gw_target_drop_session(target);
     target->lane = lane;
@@ -470,7 +472,6 @@ gw_target_set_prepare(GwMove *move, const json_t *message)
     GwTarget *target = side_of(move);
 
     target->prepare = json_deep_copy(message);
-    target->direct = strcmp(gw_json_str(message, "transport", "lane"), "direct") == 0;
 }
 
 /* --- the states' work ------------------------------------------------------------------------- */
@@ -507,7 +508,8 @@ receive(GwTarget *target)
     g_autoptr(json_t) placed = placed_blocks(target->placer);
 
     gw_lane_place_pages(target->lane, g_steal_pointer(&target->placer));
-    bool ok = target->direct ? true
+    bool by_qemu = gw_move_is_by_qemu(move);
+    bool ok = by_qemu ? true
               : gw_move_may_post(move)
                   ? gw_target_post_receive(target, &error)
                   : gw_lane_start_stream(target->lane, g_steal_fd(&target->stream_fd), &error);
@@ -520,7 +522,7 @@ receive(GwTarget *target)
         gw_json_set_str(extra, "qemu_version",
                         gw_json_str(gw_vm_run_info(vm), "qemu_version", NULL));
     }
-    if (target->direct) {
+    if (by_qemu) {
         gw_json_set_int(extra, "port", target->port);
         gw_json_set_str(extra, "psk", target->key);
     }

@@ -100,6 +100,7 @@ gw_target_qemu_leave(GwTarget *target)
     GwVm *vm = gw_move_vm(target->move);
 
     g_clear_handle_id(&target->refuse_timer, g_source_remove);
+    g_clear_pointer(&target->door, gw_plain_door_free);
     gw_target_post_leave(target);
     gw_target_verify_free(target);
     if (vm && gw_vm_qmp(vm)) {
@@ -168,6 +169,14 @@ on_lane_listening(json_t *answer, const GError *error, void *data)
     }
 }
 
+static void
+listen_on(GwTarget *target, GwQmp *qmp, GwFd fd, GwQmpReplyFn listening)
+{
+    gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), fd, on_setup_reply, target);
+    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME), listening,
+                target);
+}
+
 static bool
 listen_on_lane(GwTarget *target, GwQmp *qmp, GError **error)
 {
@@ -179,10 +188,7 @@ listen_on_lane(GwTarget *target, GwQmp *qmp, GError **error)
     }
     target->stream_fd = pair[0];
     qemu_end = pair[1];
-    gw_qmp_call_fd(qmp, "getfd", json_pack("{s:s}", "fdname", FD_NAME), qemu_end, on_setup_reply,
-                   target);
-    gw_qmp_call(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME),
-                on_lane_listening, target);
+    listen_on(target, qmp, qemu_end, on_lane_listening);
     return true;
 }
 
@@ -231,6 +237,57 @@ start_direct(GwTarget *target, GwVm *vm, GError **error)
     return true;
 }
 
+static void
+on_plain_caller(GwFd fd, const GError *error, void *data)
+{
+    GwTarget *target = data;
+    GwQmp *qmp = gw_move_qmp(target->move);
+    g_auto(GwFd) owned = fd;
+
+    g_clear_pointer(&target->door, gw_plain_door_free);
+    if (error) {
+        gw_move_event(target->move, GW_MOVE_EVENT_FAILED, error);
+    } else if (qmp) { /* else its end is told by an event */
+        listen_on(target, qmp, owned, on_setup_reply);
+    }
+}
+
+/* QEMU listens when the source has come, and that comes when it has heard that the door is open. */
+static bool
+start_plain(GwTarget *target, GError **error)
+{
+    struct sockaddr_storage here = {0};
+
+    if (!target->lane) {
+        return true; /* its end is told by an event that waits behind this one */
+    }
+    gw_lane_ends(target->lane, &here, NULL);
+    target->door = gw_plain_door_new(target->move, &here, on_plain_caller, target, error);
+    if (!target->door) {
+        return false;
+    }
+    target->key = g_strdup(gw_plain_door_key(target->door));
+    target->port = gw_plain_door_port(target->door);
+    gw_target_listens(target);
+    return true;
+}
+
+static bool
+start_listening(GwTarget *target, GwVm *vm, GError **error)
+{
+    switch (gw_move_transport(target->move)) {
+    case GW_TRANSPORT_DIRECT:
+        return start_direct(target, vm, error);
+    case GW_TRANSPORT_PLAIN:
+        return start_plain(target, error);
+    case GW_TRANSPORT_LANE:
+    case GW_TRANSPORT_N:
+        break;
+    }
+    return gw_move_may_post(target->move) ? gw_target_post_listen(target, gw_vm_qmp(vm), error)
+                                          : listen_on_lane(target, gw_vm_qmp(vm), error);
+}
+
 /* late-block-activate: the disks stay the source's until the guest is started here. */
 static json_t *
 capability_list(bool may_post)
@@ -254,10 +311,7 @@ gw_target_qemu_listen(GwTarget *target, GwVm *vm)
 
     gw_target_qemu_observe(target, vm);
     gw_qmp_call(qmp, "migrate-set-capabilities", capability_list(may_post), on_setup_reply, target);
-    bool ok = target->direct ? start_direct(target, vm, &error)
-              : may_post     ? gw_target_post_listen(target, qmp, &error)
-                             : listen_on_lane(target, qmp, &error);
-    if (!ok) {
+    if (!start_listening(target, vm, &error)) {
         gw_move_event(target->move, GW_MOVE_EVENT_FAILED, error);
     }
 }

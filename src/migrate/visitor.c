@@ -102,12 +102,13 @@ visitor_new(GwMoves *moves, GwLane *lane)
 
 /* With a port to try the source ends the session, when it has done so; else this is goodbye. */
 static void
-on_check_answer(json_t *checks, uint16_t port, void *data)
+on_check_answer(json_t *checks, uint16_t port, bool plain, void *data)
 {
     GwVisitor *visitor = data;
 
-    answer(visitor->lane, json_pack("{s:s, s:i, s:O, s:i}", "do", "checked", "protocol",
-                                    GW_CHECK_PROTOCOL, "checks", checks, "direct_port", (int)port));
+    answer(visitor->lane,
+           json_pack("{s:s, s:i, s:O, s:i, s:b}", "do", "checked", "protocol", GW_CHECK_PROTOCOL,
+                     "checks", checks, "direct_port", (int)port, "plain", plain));
     if (port == 0) {
         gw_lane_finish(visitor->lane);
     }
@@ -134,6 +135,7 @@ record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generat
     const char *vm = NULL;
     const char *transport = "lane";
     const char *mode = GW_MODE_PRE_COPY;
+    GwTransport known;
 
     if (!gw_json_need_string(message, "move", &id, error) ||
         !gw_json_need_string(message, "vm", &vm, error) || !gw_check_name("VM name", vm, error) ||
@@ -141,13 +143,15 @@ record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generat
         !gw_json_opt_string(message, "mode", &mode, error)) {
         return NULL;
     }
-    if (strcmp(transport, "lane") != 0 && strcmp(transport, "direct") != 0) {
+    if (!gw_transport_parse(transport, &known)) {
         g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED, "transport '%.40s' is unknown here",
                     transport);
         return NULL;
     }
-    if (!gw_mode_is_valid(mode)) {
-        g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED, "mode '%.40s' is unknown here", mode);
+    if (!gw_mode_is_valid(mode) ||
+        (known != GW_TRANSPORT_LANE && strcmp(mode, GW_MODE_PRE_COPY) != 0)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED,
+                    "mode '%.40s' is unknown here with transport '%s'", mode, transport);
         return NULL;
     }
     if (!gw_move_id_is_valid(id)) {
@@ -161,8 +165,18 @@ record_from(GwMoves *moves, GwLane *lane, const json_t *message, int64_t generat
                      transport, "mode", mode);
 }
 
+/* Whatever the source's checks said. */
 static bool
-may_come(GwMoves *moves, const json_t *record, GError **error)
+may_come_plainly(GwMoves *moves, GwLane *lane, GError **error)
+{
+    struct sockaddr_storage there;
+
+    gw_lane_ends(lane, NULL, &there);
+    return gw_plain_is_allowed(&moves->options, &there, error);
+}
+
+static bool
+may_come(GwMoves *moves, GwLane *lane, const json_t *record, GError **error)
 {
     const char *vm = gw_json_str(record, "vm", "");
     const GwMove *other = gw_moves_busy_with(moves, vm);
@@ -183,7 +197,8 @@ may_come(GwMoves *moves, const json_t *record, GError **error)
                     moves->options.host_name, moves->options.max_incoming);
         return false;
     }
-    return true;
+    return strcmp(gw_json_str(record, "transport", ""), "plain") != 0 ||
+           may_come_plainly(moves, lane, error);
 }
 
 static void
@@ -196,7 +211,7 @@ serve_prepare(GwMoves *moves, GwLane *lane, json_t *message)
     if (gw_json_need_int(message, "generation", 1, GW_MOVE_MAX_GENERATION, &generation, &error)) {
         record = record_from(moves, lane, message, generation, &error);
     }
-    if (!record || !may_come(moves, record, &error)) {
+    if (!record || !may_come(moves, lane, record, &error)) {
         refuse(moves, lane, "refused", gw_json_str(message, "move", ""), error);
         return;
     }
@@ -286,7 +301,9 @@ gw_moves_serve(GwLane *lane, json_t *first_message, void *data)
         refuse(moves, lane, "failed", gw_json_str(first_message, "move", ""), error);
     } else if (strcmp(what, "check") == 0) {
         GwVisitor *visitor = visitor_new(moves, lane);
-        visitor->answer = gw_check_answer(moves, first_message, on_check_answer, visitor);
+        struct sockaddr_storage from;
+        gw_lane_ends(lane, NULL, &from);
+        visitor->answer = gw_check_answer(moves, &from, first_message, on_check_answer, visitor);
     } else if (strcmp(what, "prepare") == 0) {
         serve_prepare(moves, lane, first_message);
     } else if (strcmp(what, "given-up") == 0) {

@@ -4,7 +4,8 @@
 
 usage: bench.py [WORD | KEY=VALUE]...     (nothing: all parts in full, which takes a day)
 
-    compare     native QEMU and Godwit in turn, the same guest on the same link
+    compare     native QEMU and Godwit in turn, the same guest on the same link (trusted: auto on hosts
+                whose configuration lets memory travel without TLS, as QEMU's does)
     ablation    Godwit with each encoding off in turn
     faults      a connection reset and a 60 s outage in the middle of a move
     endurance   consecutive moves of a busy guest, there and back
@@ -116,7 +117,7 @@ class Bench:
         return self.data["runs"]
 
     @contextlib.contextmanager
-    def cluster(self, link, guest, mem_mb, name, visits=False):
+    def cluster(self, link, guest, mem_mb, name, hosts=None):
         """Two hosts on this link with the guest; gone afterwards, with logs if a move failed."""
         folder = pathlib.Path(tempfile.mkdtemp(prefix="gw-", dir="/var/tmp"))
         folder.chmod(0o755)
@@ -125,7 +126,7 @@ class Bench:
         if guests.is_real(guest):
             guests.prepare()
         try:
-            cluster = rig.make_cluster(folder, link, visits)
+            cluster = rig.make_cluster(folder, link, hosts or {})
             group = Group(cluster, guest, mem_mb)
             self.data["machine"].update(group.godwit.machine, godwit_version=group.godwit.version)
             with contextlib.closing(group), page_faults_allowed():
@@ -183,7 +184,7 @@ class Bench:
             return
         name = "-".join(filter(None, [group.part, group.link, group.guest, str(group.mem_mb),
                                       group.fault]))
-        with self.cluster(group.link, group.guest, group.mem_mb, name, group.returns) as made:
+        with self.cluster(group.link, group.guest, group.mem_mb, name, group.hosts) as made:
             known = self.floor_of(made)
             for i in range(n_rounds):
                 for config in plan.order(group.configs, i):

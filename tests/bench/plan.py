@@ -9,6 +9,7 @@ import rig
 REAL_GUESTS = guests.REAL
 NATIVE = list(native.NATIVE)
 GODWIT = ["auto", "lane", "direct", "unaware", "return", "lane-postcopy"]
+GODWIT_ON = {"unshaped": ["trusted"]}  # on other links it is the same as auto
 ABLATION = ["lane", *(f"no-{name}" for name in rig.ENCODINGS), "no-encodings", "return"]
 ALL_CONFIGS = [*NATIVE, *rig.GODWIT]
 LINKS = ["100mbit", "1gbit", "1gbit-lossy", "unshaped"]
@@ -36,9 +37,9 @@ class Group:
     fault: str = None
 
     @property
-    def returns(self):
-        """Whether its guests leave a host and come back to it."""
-        return any(config in rig.RETURNS for config in self.configs)
+    def hosts(self):
+        """What its hosts are told, the same for all of its configurations: see apart()."""
+        return rig.hosts_of(self.configs[0])
 
 
 @dataclasses.dataclass
@@ -123,8 +124,9 @@ def groups(options, possible):
         return tuple(config for config in configs if config in NATIVE or possible(config))
 
     def product(part, links, named, sizes, configs, fault=None):
-        return [Group(part, link, guest, mem, usable(given.get("config", configs)), options.runs,
-                      fault)
+        more = GODWIT_ON if part == "compare" else {}
+        return [Group(part, link, guest, mem,
+                      usable(given.get("config", configs + more.get(link, []))), options.runs, fault)
                 for link in given.get("link", links) for guest in given.get("guest", named)
                 for mem in given.get("mem", sizes)]
     found = []
@@ -146,11 +148,11 @@ def groups(options, possible):
 
 
 def apart(group):
-    """Returns need hosts that keep the memory of who leaves, which others are to do without."""
-    for configs in ([config for config in group.configs if config not in rig.RETURNS],
-                    [config for config in group.configs if config in rig.RETURNS]):
+    """Those that need other hosts than the rest have a cluster of their own."""
+    for hosts in {}, rig.KEEPING, rig.TRUSTING:
+        configs = tuple(config for config in group.configs if rig.hosts_of(config) == hosts)
         if configs:
-            yield dataclasses.replace(group, configs=tuple(configs))
+            yield dataclasses.replace(group, configs=configs)
 
 
 def order(configs, i_round):

@@ -31,6 +31,7 @@ LINKS = {
     "1gbit-lossy": {"link": Wanbox, "mbit": 1000, "delay_ms": 50, "loss_percent": 0.1},
     "unshaped": {"link": Veth},
 }
+NETWORK = "10.77.0.0/24"
 CONGESTION = "cubic"  # Linux's default; this machine's may be another one
 UNAWARE = "same,equal,delta,zstd"
 ENCODINGS = ["same", "equal", "delta", "reference", "visit", "zstd"]
@@ -39,6 +40,7 @@ GODWIT = {
     "auto": ["--transport=auto"],
     "lane": ["--transport=lane"],
     "direct": ["--transport=direct"],
+    "trusted": ["--transport=auto"],
     "unaware": ["--transport=lane", f"--encodings={UNAWARE}"],
     "return": ["--transport=lane"],
     **{f"no-{name}": ["--transport=lane", "--encodings="
@@ -50,7 +52,10 @@ GODWIT = {
     "lane-postcopy": ["--transport=lane", "--mode=post-copy"],
 }
 RETURNS = {"return", "no-visit"}  # move twice and measure the way back
-VISITS_SIZE = "16G"
+# What the hosts of a configuration are told beyond SETTINGS.
+KEEPING = {"migration": {"visits-size": "16G"}}  # the memory of a VM that leaves, for its return
+TRUSTING = {"migration": {"plain-networks": NETWORK}}
+HOSTS = {**dict.fromkeys(RETURNS, KEEPING), "trusted": TRUSTING}
 CANCEL_LIMIT_S = 60
 IDLE_LIMIT_S = 120
 SETTINGS = {"peer": {"session-timeout": "2 min"}, "log": {"level": "debug"}}
@@ -91,19 +96,25 @@ def has_option(words, text):
     return True
 
 
-def possible(config):
-    """Whether this build's godwit command knows what the configuration needs."""
-    return has_option(GODWIT[config], help_of_migrate())
+def hosts_of(config):
+    return HOSTS.get(config, {})
 
 
 @functools.cache
-def keeps_visits():
-    """Whether this build can keep a VM's memory for its return."""
-    return b"visits-size" in (BUILD / "src/daemon/godwitd").read_bytes()
+def known_keys():
+    return subprocess.run([BUILD / "src/daemon/godwitd", "--print-config"], capture_output=True,
+                          text=True).stdout
 
 
-def make_cluster(folder, link, visits):
-    """@visits: whether hosts keep the memory of a VM that leaves, for its return."""
+def possible(config):
+    """Whether this build knows what the configuration needs."""
+    keys = [key for group in hosts_of(config).values() for key in group]
+    return has_option(GODWIT[config], help_of_migrate()) and all(
+        f"\n#{key} =" in known_keys() for key in keys)
+
+
+def make_cluster(folder, link, hosts):
+    """@hosts: what they are told beyond SETTINGS."""
     start = folder / "start"
     start.mkdir()
     start.chmod(0o777)  # QEMU's user tells there that it was asked
@@ -111,13 +122,11 @@ def make_cluster(folder, link, visits):
     starter.write_text(STARTER)
     starter.chmod(0o755)
     options = dict(LINKS[link])
-    settings = {**SETTINGS, "qemu": {"binary": starter}}
-    if visits and keeps_visits():
-        settings["migration"] = {"visits-size": VISITS_SIZE}
+    settings = {**SETTINGS, "qemu": {"binary": starter}, **hosts}
     cluster = Cluster(folder, options.pop("link"), settings=settings, **options)
     for host in cluster.hosts:
         device = "wan0" if isinstance(cluster.link, Wanbox) else cluster.link.dev
-        ip("-n", host.namespace.name, "route", "change", "10.77.0.0/24", "dev", device, "proto",
+        ip("-n", host.namespace.name, "route", "change", NETWORK, "dev", device, "proto",
            "kernel", "scope", "link", "src", host.address, "congctl", CONGESTION)
     return cluster
 

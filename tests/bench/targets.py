@@ -130,20 +130,28 @@ def fast_link(cell):
             used = cell.median(ours, f"cpu_s_{end}")
             yield Verdict(cell.name, f"{ours}: core seconds per GiB, {end}",
                           None if used is None else used * 1024 / cell.mem_mb, None, 3)
-    if ours:
-        yield Verdict(cell.name, f"{ours}: total time, s, beside the best native ({config})",
-                      cell.median(ours, "total_ms", 1000), best, best and limit)
+    tls = "TLS, native without" if cell.link == "unshaped" else ""
+    for one, note in (ours, tls), ("trusted", ""):
+        if one and cell.has(one):
+            yield Verdict(cell.name, f"{one}: total time, s, beside the best native ({config})",
+                          cell.median(one, "total_ms", 1000), best, best and limit, note=note)
 
 
-def every_cell(cell):
-    ours = cell.contender
-    if not ours:
-        return
+def downtime(cell, ours):
     key = "downtime_observed_ms"
     best, config = cell.best_native(key)
     yield beside(cell, ours, "plain", key, "observed downtime", 1.0)
     yield Verdict(cell.name, f"{ours}: observed downtime, ms, beside the best native ({config})",
                   cell.median(ours, key), best, best and 1.1, digits=0)
+
+
+def every_cell(cell):
+    ours = cell.contender
+    if cell.has("trusted"):
+        yield from downtime(cell, "trusted")
+    if not ours:
+        return
+    yield from downtime(cell, ours)
     total_s, wire = cell.median(ours, "total_ms", 1000), cell.median(ours, "wire_bytes")
     if cell.link in MBIT and total_s and wire:
         use = wire * 8 / (MBIT[cell.link] * 1e6 * total_s)

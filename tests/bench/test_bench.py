@@ -48,7 +48,19 @@ def test_words_become_groups():
     found = plan.groups(options, lambda config: config != "auto")
     assert [(group.guest, group.configs) for group in found] == [
         ("idle", ("plain", "lane")), ("redis", ("plain", "lane"))]
-    assert len(plan.groups(plan.parse([]), lambda config: True)) == 10 * 2 * 4 * 2 + 3 * 2 + 2
+    assert len(plan.groups(plan.parse([]), lambda config: True)) == 10 * 2 * (3 * 2 + 3) + 3 * 2 + 2
+
+
+def test_configurations_that_need_other_hosts_are_apart():
+    options = plan.parse(["guest=idle", "link=unshaped", "config=plain,return,trusted,auto"])
+    found = plan.groups(options, lambda config: True)
+    assert [(group.configs, group.hosts) for group in found] == [
+        (("plain", "auto"), {}), (("return",), rig.KEEPING), (("trusted",), rig.TRUSTING)]
+    assert set(rig.HOSTS) <= set(rig.GODWIT) and all(
+        hosts in ({}, rig.KEEPING, rig.TRUSTING) for hosts in rig.HOSTS.values())
+    links = {group.link for group in plan.groups(plan.parse(["compare"]), lambda config: True)
+             if "trusted" in group.configs}
+    assert links == {"unshaped"}
 
 
 @pytest.mark.parametrize("word", ["nonsense", "guest=nobody", "runs=many", "size=3", "mem=1G",
@@ -115,6 +127,18 @@ def test_the_best_native_is_the_fastest_that_finished():
             run("qemu", "multifd", guest="redis", status="timeout", total_ms=None)]
     best = verdict(runs, "total time, s, beside the best native (plain)")
     assert best.value == pytest.approx(200 / 900) and best.met
+
+
+def test_trusted_is_judged_where_it_was_run():
+    runs = [run(config="auto", link="unshaped", total_ms=900),
+            run("qemu", "plain", link="unshaped", total_ms=400, downtime_observed_ms=70)]
+    assert not any("trusted" in one.what for one in targets.verdicts(runs))
+    runs.append(run(config="trusted", link="unshaped", total_ms=410, downtime_observed_ms=60))
+    total = verdict(runs, "trusted: total time, s, beside the best native (plain)")
+    assert total.value == pytest.approx(1.025) and total.must == 1.05 and total.met and not total.note
+    assert verdict(runs, "auto: total time, s, beside").note == "TLS, native without"
+    assert verdict(runs, "trusted: observed downtime, ms, beside the best native").met
+    assert verdict(runs, "trusted: observed downtime, ms, beside plain").met
 
 
 def test_use_of_the_link():

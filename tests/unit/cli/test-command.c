@@ -278,7 +278,7 @@ test_usage(Fixture *fixture, gconstpointer data)
     assert_run("vm start --nonsense", 2, "", "--nonsense");
     assert_run("migrate web1", 2, "", "VM HOST");
     assert_run("migrate web1 beta --transport pigeon", 2, "",
-               "'pigeon' is not auto, lane or direct");
+               "'pigeon' is not auto, lane, direct or plain");
     assert_run("migrate web1 beta --verify some", 2, "", "'some' is not off or full");
     assert_run("migrate web1 beta --downtime-limit soon", 2, "", "--downtime-limit: 'soon'");
     assert_run("migrate web1 beta --max-bandwidth 0", 2, "", "--max-bandwidth: '0'");

@@ -86,6 +86,25 @@ test_downtime_ladder(void)
     g_assert_cmpint(gw_progress_downtime_limit_ms(1, 1), ==, 1);
 }
 
+/* It begins far below what is allowed, and gets there all the same. */
+static void
+test_qemu_ladder(void)
+{
+    int64_t last = 0;
+
+    for (unsigned round = 0; round < 20; round++) {
+        int64_t limit = gw_progress_qemu_limit_ms(300, round);
+        g_assert_cmpint(limit, >=, last);
+        g_assert_cmpint(limit, <=, 300);
+        last = limit;
+    }
+    g_assert_cmpint(gw_progress_qemu_limit_ms(300, 0), ==, 15);
+    g_assert_cmpint(gw_progress_qemu_limit_ms(300, 1), ==, 15);
+    g_assert_cmpint(gw_progress_qemu_limit_ms(300, 8), ==, 300);
+    g_assert_cmpint(gw_progress_qemu_limit_ms(60, 1), ==, 10);
+    g_assert_cmpint(gw_progress_qemu_limit_ms(4, 1), ==, 4);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -95,5 +114,6 @@ main(int argc, char **argv)
     g_test_add_func("/progress/time-left", test_time_left);
     g_test_add_func("/progress/nothing-known", test_nothing_known);
     g_test_add_func("/progress/downtime-ladder", test_downtime_ladder);
+    g_test_add_func("/progress/qemu-ladder", test_qemu_ladder);
     return g_test_run();
 }

@@ -96,6 +96,7 @@ test_defaults(Fixture *fixture, const void *data)
     g_assert_cmpint(config->max_bandwidth, ==, 0);
     g_assert_cmpint(config->direct_ports.min, ==, 49152);
     g_assert_cmpint(config->direct_ports.max, ==, 49215);
+    g_assert_cmpstr(config->plain_networks, ==, "");
     g_assert_cmpstr(config->log_level, ==, "info");
 }
 
@@ -109,7 +110,7 @@ test_values(Fixture *fixture, const void *data)
                       "[peer]\nbind = 192.0.2.1\nport = 65535\nconnect-timeout = 100ms\n"
                       "[qemu]\nuser =\naccel = tcg\n"
                       "[migration]\nmax-bandwidth = 100 MiB\ndirect-ports = 5000 - 5000\n"
-                      "history = 1\n"
+                      "history = 1\nplain-networks = 10.77.0.0/24, fd00:77::/64 192.0.2.7\n"
                       "[log]\nlevel = debug\n");
 
     g_assert_cmpstr(config->host_name, ==, "beta-2.example");
@@ -124,6 +125,7 @@ test_values(Fixture *fixture, const void *data)
     g_assert_cmpint(config->direct_ports.min, ==, 5000);
     g_assert_cmpint(config->direct_ports.max, ==, 5000);
     g_assert_cmpint(config->history, ==, 1);
+    g_assert_cmpstr(config->plain_networks, ==, "10.77.0.0/24, fd00:77::/64 192.0.2.7");
     g_assert_cmpstr(config->log_level, ==, "debug");
 }
 
@@ -204,6 +206,9 @@ test_bad_values(Fixture *fixture, const void *data)
         {"migration", "direct-ports = 80-90", "from 1024"},
         {"migration", "direct-ports = 5000-70000", "to 65535"},
         {"migration", "direct-ports = +5000-+6000", "FIRST-LAST"},
+        {"migration", "plain-networks = 10.77.0.0/24, lab", "'lab' is not a network"},
+        {"migration", "plain-networks = 10.77.0.1/24", "'10.77.0.1/24' is not a network"},
+        {"migration", "plain-networks = yes", "write networks like 10.77.0.0/24"},
         {"migration", "max-incoming = 0", "from 1 to 64"},
         {"migration", "history = 99999999999999999999", "whole number"},
         {"log", "level = loud", "one of info, debug"},

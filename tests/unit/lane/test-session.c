@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Sessions over loopback with real TLS: messages, streams, order, ends, back-pressure. */
-#include "base/fd.h"
+#include "base/networks.h"
 #include "base/units.h"
 #include "harness.h"
 #include "lane/batch.h"
@@ -101,9 +101,38 @@ test_measure(void)
     expect_wire_adds_up(rig.client.lane, &stats);
     g_assert_cmpuint(stats.wire_bytes, >, GW_PROBE_MAX_BYTES);
     g_assert_cmpuint(stats.wire_bytes, <, 5 << 20);
+    /* Again: not the old figure. */
+    look = g_timeout_add(2, keep_looking, NULL);
+    uint64_t wire_bytes = stats.wire_bytes;
+    gw_lane_measure(rig.client.lane);
+    WAIT_FOR((gw_lane_stats(rig.client.lane, &stats), stats.burst_bytes_s > 0));
+    g_source_remove(look);
+    g_assert_cmpuint(stats.wire_bytes, >, wire_bytes + GW_PROBE_MAX_BYTES);
     /* The session is none the worse for it. */
     send_text(rig.client.lane, "after");
     WAIT_FOR(rig.accepted.n_messages == 1);
+    rig_clear(&rig);
+}
+
+/* What one side has here the other has there. */
+static void
+test_ends(void)
+{
+    Rig rig;
+    struct sockaddr_storage ends[4];
+
+    rig_init(&rig, TIMEOUT_MS);
+    rig_establish(&rig);
+    gw_lane_ends(rig.client.lane, &ends[0], &ends[1]);
+    gw_lane_ends(rig.accepted.lane, &ends[2], &ends[3]);
+    for (unsigned i = 0; i < 2; i++) {
+        g_autofree char *one = gw_sockaddr_text(&ends[i]);
+        g_autofree char *other = gw_sockaddr_text(&ends[3 - i]);
+        g_assert_cmpstr(one, ==, "127.0.0.1");
+        g_assert_cmpstr(other, ==, "127.0.0.1");
+        g_assert_cmpuint(gw_sockaddr_port(&ends[i]), ==, gw_sockaddr_port(&ends[3 - i]));
+        g_assert_cmpuint(gw_sockaddr_port(&ends[i]), >, 0);
+    }
     rig_clear(&rig);
 }
 
@@ -844,6 +873,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/session/messages", test_messages);
     g_test_add_func("/session/measure", test_measure);
+    g_test_add_func("/session/ends", test_ends);
     g_test_add_func("/session/message-limits", test_message_limits);
     g_test_add_func("/session/finish", test_finish);
     g_test_add_func("/session/many-messages", test_many_messages_while_peer_is_busy);

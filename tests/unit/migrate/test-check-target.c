@@ -17,6 +17,8 @@ typedef struct Rig {
     GwHostCaps *caps;
     json_t *checks;
     uint16_t port;
+    bool plain;
+    struct sockaddr_storage from; /* the session with the source */
 } Rig;
 
 static void
@@ -56,12 +58,13 @@ good_message(void)
 }
 
 static void
-on_answer(json_t *checks, uint16_t port, void *data)
+on_answer(json_t *checks, uint16_t port, bool plain, void *data)
 {
     Rig *rig = data;
 
     g_assert_null(rig->checks);
     rig->port = port;
+    rig->plain = plain;
     rig->checks = json_incref(checks);
 }
 
@@ -70,7 +73,7 @@ static void
 check(Rig *rig, json_t *message)
 {
     g_clear_pointer(&rig->checks, json_decref);
-    GwCheckAnswer *answer = gw_check_answer(rig->bench.moves, message, on_answer, rig);
+    GwCheckAnswer *answer = gw_check_answer(rig->bench.moves, &rig->from, message, on_answer, rig);
     json_decref(message); /* it keeps its own */
     WAIT_FOR(rig->checks);
     gw_check_answer_free(answer);
@@ -129,7 +132,7 @@ test_direct_ports(void)
     rig_init(&rig);
     uint16_t port = 0;
     GwMovesOptions *options = &rig.bench.moves->options;
-    g_auto(GwFd) taken = gw_direct_open_door(options, &port, NULL);
+    g_auto(GwFd) taken = gw_direct_open_door(options, NULL, &port, NULL);
     struct sockaddr_in6 address;
     socklen_t len = sizeof(address);
 
@@ -152,6 +155,39 @@ test_direct_ports(void)
     check(&rig, message);
     assert_only(&rig, NULL, NULL, NULL);
     g_assert_cmpuint(rig.port, ==, options->direct_port_min);
+}
+
+/* Refused, with the remedy, unless the networks have the address that the session comes from. */
+static void
+test_plain(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    GwMovesOptions *options = &rig.bench.moves->options;
+    g_autoptr(GwNetworks) elsewhere = gw_networks_parse("10.77.0.0/24", NULL);
+    g_autoptr(GwNetworks) here = gw_networks_parse("10.77.0.0/24 127.0.0.0/8", NULL);
+    const GwNetworks *const configured[] = {NULL, elsewhere, here};
+
+    *(struct sockaddr_in *)&rig.from =
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    for (size_t i = 0; i < G_N_ELEMENTS(configured); i++) {
+        options->plain_networks = configured[i];
+        json_t *message = good_message();
+        gw_json_set_str(message, "transport", "plain");
+        check(&rig, message);
+        bool allowed = configured[i] == here;
+        assert_only(&rig, allowed ? NULL : "plain-networks", "error", "no network with 127.0.0.1");
+        g_assert_nonnull(row_of(&rig, "plain-networks"));
+        g_assert_cmpint(rig.plain, ==, allowed);
+        message = good_message();
+        gw_json_set_str(message, "transport", "auto");
+        check(&rig, message);
+        g_assert_null(row_of(&rig, "plain-networks")); /* the source chooses something else */
+        g_assert_cmpint(rig.plain, ==, allowed);
+    }
+    rig.from = (struct sockaddr_storage){0};
+    check(&rig, good_message());
+    g_assert_false(rig.plain);
 }
 
 static void
@@ -439,7 +475,8 @@ test_freed(void)
 
     for (unsigned i = 0; i < 20; i++) {
         g_autoptr(json_t) message = i % 2 ? good_message() : json_object();
-        GwCheckAnswer *answer = gw_check_answer(rig.bench.moves, message, on_answer, &rig);
+        GwCheckAnswer *answer =
+            gw_check_answer(rig.bench.moves, &rig.from, message, on_answer, &rig);
         gw_check_answer_free(answer);
     }
     check(&rig, good_message());
@@ -450,6 +487,7 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/check-target/direct-ports", test_direct_ports);
+    g_test_add_func("/check-target/plain", test_plain);
     g_test_add_func("/check-target/all-is-well", test_all_is_well);
     g_test_add_func("/check-target/qemu-version", test_qemu_version);
     g_test_add_func("/check-target/machine", test_machine);

@@ -5,18 +5,22 @@
  * does, the guest runs here afterwards unless it was given up, and nothing holds the VM.
  */
 #include "../vm/host.h"
+#include "base/fd.h"
 #include "lane/encodings.h"
 #include "peer.h"
 
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 
 typedef struct Rig {
     Peer peer;
     Host *host;
+    GwNetworks *networks;
     GwMoves *moves;
     GwMove *move;
     /* The script's. */
+    int64_t port;     /* where it says that it waits for the memory */
     const char *step; /* at which it misbehaves */
     const char *word; /* what it says there; NULL: it hangs up */
     unsigned asked;   /* "given-up" */
@@ -25,7 +29,7 @@ typedef struct Rig {
 static void
 rig_init(Rig *rig, ScriptFn script)
 {
-    *rig = (Rig){.host = host_new()};
+    *rig = (Rig){.host = host_new(), .networks = gw_networks_parse("127.0.0.1", NULL)};
     peer_init(&rig->peer, script, rig);
     const GwMovesOptions options = {
         .store = rig->host->store,
@@ -34,6 +38,7 @@ rig_init(Rig *rig, ScriptFn script)
         .run_dir = rig->host->run_dir,
         .qemu_user = rig->host->qemu_user,
         .network = {peer_connect, peer_address, &rig->peer},
+        .plain_networks = rig->networks,
         .max_history = 1000,
         .max_incoming = 4,
     };
@@ -48,6 +53,7 @@ rig_clear(Rig *rig)
     gw_moves_free(rig->moves);
     host_free(rig->host);
     peer_clear(&rig->peer);
+    gw_networks_free(rig->networks);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Rig, rig_clear)
 
@@ -67,13 +73,19 @@ on_started(json_t *object, const GError *error, void *data)
 }
 
 static void
-start_move(Rig *rig)
+start_move_over(Rig *rig, const char *transport)
 {
-    const GwMoveRequest request = {.vm = "web", .host = "beta"};
+    const GwMoveRequest request = {.vm = "web", .host = "beta", .transport = transport};
 
     rig->move = NULL;
     gw_moves_start(rig->moves, &request, on_started, rig);
     WAIT_FOR(rig->move);
+}
+
+static void
+start_move(Rig *rig)
+{
+    start_move_over(rig, NULL);
 }
 
 static void
@@ -297,6 +309,94 @@ test_wishes(void)
                      GW_ENCODING_ALL & ~(GW_ENCODING_ZSTD | GW_ENCODING_SAME));
     gw_move_fail(rig.move, GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "enough");
     wait_for_move(&rig, GW_MOVE_CANCELLED);
+}
+
+/* --- by QEMU ---------------------------------------------------------------------------------- */
+
+#define KEY "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+static void
+wait_for_memory(Peer *peer, GwLane *lane, json_t *message)
+{
+    Rig *rig = peer->data;
+
+    if (strcmp(gw_json_str(message, "do", ""), "prepare") == 0) {
+        g_assert_cmpstr(gw_json_str(message, "transport", ""), ==, "plain");
+        g_assert_null(json_object_get(message, "references"));
+        peer_say(lane, message, "prepared",
+                 json_pack("{s:I, s:s}", "port", (json_int_t)rig->port, "psk", KEY));
+    } else {
+        behave(peer, lane, message);
+    }
+}
+
+static const char *
+error_text(Rig *rig)
+{
+    return gw_json_str(json_object_get(rig->move->record, "error"), "message", "");
+}
+
+/* The key, then QEMU's stream; a connection that is reset in the middle ends the move. */
+static void
+test_plain(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, wait_for_memory);
+    const GwMovesOptions ports = {.direct_port_min = 49460, .direct_port_max = 49480};
+    uint16_t port = 0;
+    char got[sizeof(KEY "QEVM") - 1];
+    const struct linger at_once = {.l_onoff = 1};
+
+    g_auto(GwFd) door = gw_direct_open_door(&ports, NULL, &port, NULL);
+    g_assert_cmpint(door, >=, 0);
+    rig.port = port;
+    start_move_over(&rig, "plain");
+    wait_for_move(&rig, GW_MOVE_PRECOPY);
+    g_auto(GwFd) fd = accept(door, NULL, NULL);
+    g_assert_cmpint(gw_fd_read_full(fd, got, sizeof(got)), ==, sizeof(got));
+    g_assert_cmpmem(got, sizeof(got), KEY "QEVM", sizeof(got));
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    gw_fd_clear(&fd);
+    assert_back(&rig, 1);
+    g_assert_nonnull(strstr(error_text(&rig), "could not send the guest to host 'beta'"));
+    g_assert_cmpstr(gw_json_str(rig.move->record, "transport", ""), ==, "plain");
+}
+
+/* Nobody listens there; the operator cancels while it is not known; it is no port at all. */
+static void
+test_plain_fails(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, wait_for_memory);
+
+    rig.port = 49459;
+    start_move_over(&rig, "plain");
+    assert_back(&rig, 1);
+    g_assert_nonnull(strstr(error_text(&rig), "'beta' at 127.0.0.1 port 49459"));
+    start_move_over(&rig, "plain");
+    wait_for_move(&rig, GW_MOVE_PREPARED);
+    gw_move_fail(rig.move, GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "enough");
+    g_assert_null(((GwSource *)rig.move->side)->plain_call);
+    wait_for_move(&rig, GW_MOVE_CANCELLED);
+    rig.port = 0;
+    start_move_over(&rig, "plain");
+    assert_back(&rig, 1);
+    g_assert_nonnull(strstr(error_text(&rig), "no port and key"));
+}
+
+/* This host's networks have not the address that the session goes to: the target is not asked. */
+static void
+test_plain_is_not_allowed(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig, wait_for_memory);
+
+    rig.moves->options.plain_networks = NULL;
+    start_move_over(&rig, "plain");
+    assert_back(&rig, 1);
+    g_assert_nonnull(strstr(error_text(&rig), "on host 'alpha' has no network with 127.0.0.1"));
+    g_assert_nonnull(strstr(error_text(&rig), "plain-networks in godwitd.conf"));
+    g_assert_null(strstr(rig.peer.heard->str, "prepare"));
 }
 
 static void
@@ -696,6 +796,9 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/source/wrong-words", test_wrong_words);
+    g_test_add_func("/source/plain", test_plain);
+    g_test_add_func("/source/plain-fails", test_plain_fails);
+    g_test_add_func("/source/plain-is-not-allowed", test_plain_is_not_allowed);
     g_test_add_func("/source/gone-when-prepared", test_gone_when_prepared);
     g_test_add_func("/source/babble", test_babble);
     g_test_add_func("/source/places-nothing", test_places_nothing);

@@ -10,8 +10,10 @@
 #include "peer.h"
 
 #include <glib/gstdio.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define ID   "m-0123456789ab"
 #define UUID "5f0c9a52-3a0e-4d2b-9f5e-0123456789ab"
@@ -21,6 +23,7 @@ typedef struct Rig {
     Host *host;
     Peer peer;
     FakeStore *fake; /* of the moves, if they have one of their own */
+    GwNetworks *networks;
     GwMoves *moves;
 } Rig;
 
@@ -33,7 +36,8 @@ no_script(Peer *peer, GwLane *lane, json_t *message)
 static void
 rig_init_with(Rig *rig, FakeStore *fake)
 {
-    *rig = (Rig){.host = host_new(), .fake = fake};
+    *rig =
+        (Rig){.host = host_new(), .fake = fake, .networks = gw_networks_parse("127.0.0.1", NULL)};
     /* QEMU's user has to get through. */
     g_assert_cmpint(g_chmod(rig->host->run_dir, 0711), ==, 0);
     peer_init(&rig->peer, no_script, NULL);
@@ -46,6 +50,8 @@ rig_init_with(Rig *rig, FakeStore *fake)
         .network = {peer_connect, peer_address, &rig->peer},
         .direct_port_min = 49300,
         .direct_port_max = 49400,
+        .plain_networks = rig->networks,
+        .connect_timeout_ms = 500,
         .refuse_timeout_ms = 300,
         .max_history = 1000,
         .max_incoming = 4,
@@ -68,6 +74,7 @@ rig_clear(Rig *rig)
     host_free(rig->host);
     peer_clear(&rig->peer);
     g_clear_pointer(&rig->fake, fake_store_free);
+    gw_networks_free(rig->networks);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Rig, rig_clear)
 
@@ -189,7 +196,7 @@ test_source_goes(void)
 static void
 test_qemu_killed(void)
 {
-    static const char *const transports[] = {"lane", "direct"};
+    static const char *const transports[] = {"lane", "direct", "plain"};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(transports); i++) {
         g_auto(Rig) rig;
@@ -275,6 +282,103 @@ test_direct(void)
     caller_say(caller, json_pack("{s:s, s:s}", "do", "abort", "move", ID));
     hear_refused(&rig, caller);
     g_assert_false(g_file_test(folder, G_FILE_TEST_EXISTS));
+}
+
+/* A connection to the door; @key NULL: it says nothing. */
+static GwFd
+knock(const json_t *prepared, const char *key)
+{
+    const struct sockaddr_in place = {.sin_family = AF_INET,
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                      .sin_port =
+                                          htons((uint16_t)gw_json_int(prepared, "port", 0))};
+    GwFd fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    g_assert_cmpint(connect(fd, (const struct sockaddr *)&place, sizeof(place)), ==, 0);
+    g_assert_true(!key || gw_fd_write_full(fd, key, strlen(key)));
+    return fd;
+}
+
+static bool
+is_open(const json_t *prepared)
+{
+    const struct sockaddr_in place = {.sin_family = AF_INET,
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                      .sin_port =
+                                          htons((uint16_t)gw_json_int(prepared, "port", 0))};
+    g_auto(GwFd) fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    return connect(fd, (const struct sockaddr *)&place, sizeof(place)) == 0;
+}
+
+/* Who shows the key is QEMU's from then on, and the door is closed; what comes is no guest. */
+static void
+test_plain(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(Caller) caller = prepare(&rig, "plain");
+    g_autoptr(json_t) prepared = json_incref(g_ptr_array_index(caller->answers, 0));
+    const char *key = gw_json_str(prepared, "psk", "");
+    g_autofree char *folder = g_strdup_printf("%s/key-" ID, rig.host->run_dir);
+    static const char nonsense[] = "This is not what QEMU's stream begins with, nor its end.";
+    GwTarget *target = move_of(&rig)->side;
+
+    g_assert_cmpuint(strlen(key), ==, 64);
+    g_assert_false(g_file_test(folder, G_FILE_TEST_EXISTS)); /* no file, no record has it */
+    g_autofree char *record = host_record(rig.host, "move/" ID);
+    g_assert_null(strstr(record, key));
+    g_assert_nonnull(strstr(record, "\"transport\":\"plain\""));
+    g_auto(GwFd) fd = knock(prepared, key);
+    WAIT_FOR(!target->door);
+    g_assert_false(is_open(prepared));
+    bool written = gw_fd_write_full(fd, nonsense, sizeof nonsense);
+    g_assert_true(written);
+    gw_fd_clear(&fd);
+    hear_refused(&rig, caller);
+}
+
+/* However a move ends before the source came, nothing listens any more. */
+static void
+test_plain_ends(void)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        g_auto(Rig) rig;
+        rig_init(&rig);
+        g_autoptr(Caller) caller = prepare(&rig, "plain");
+        g_autoptr(json_t) prepared = json_incref(g_ptr_array_index(caller->answers, 0));
+        g_auto(GwFd) silent = knock(prepared, NULL);
+        if (i == 0) {
+            caller_say(caller, json_pack("{s:s, s:s}", "do", "abort", "move", ID));
+        } else if (i == 1) {
+            gw_move_fail(move_of(&rig), GW_MOVE_EVENT_CANCEL, GW_ERROR_CANCELLED, "on request");
+        } /* else nobody comes in time */
+        hear_refused(&rig, caller);
+        char byte;
+        g_assert_false(is_open(prepared));
+        g_assert_cmpint(recv(silent, &byte, 1, 0), <=, 0);
+        const json_t *error = json_object_get(move_of(&rig)->record, "error");
+        g_assert_true(i < 2 || strstr(gw_json_str(error, "message", ""), "--transport lane"));
+    }
+}
+
+/* The source's checks may have been forgotten, or the networks be others by now. */
+static void
+test_plain_is_not_allowed(void)
+{
+    g_auto(Rig) rig;
+    rig_init(&rig);
+    g_autoptr(GwNetworks) elsewhere = gw_networks_parse("10.77.0.0/24", NULL);
+    g_autoptr(Caller) caller = caller_new(&rig.peer);
+
+    rig.moves->options.plain_networks = elsewhere;
+    caller_say(caller, prepare_message("plain"));
+    const json_t *answer = caller_hear(caller);
+    const json_t *error = json_object_get(answer, "error");
+    g_assert_cmpstr(gw_json_str(answer, "do", ""), ==, "refused");
+    g_assert_nonnull(strstr(gw_json_str(error, "message", ""), "no network with 127.0.0.1"));
+    g_assert_null(move_of(&rig));
+    g_assert_null(web_of(&rig));
 }
 
 /* What can be read back of the guest is told. */
@@ -643,7 +747,7 @@ test_freed_on_the_way(void)
         g_auto(Rig) rig;
         rig_init(&rig);
         g_autoptr(Caller) caller = caller_new(&rig.peer);
-        caller_say(caller, prepare_message(i % 2 ? "direct" : "lane"));
+        caller_say(caller, prepare_message(gw_transport_name(i % GW_TRANSPORT_N)));
         WAIT_FOR(i < 2 ? move_of(&rig) != NULL : web_of(&rig) != NULL);
         if (i > 3) {
             WAIT_FOR(move_of(&rig)->state == GW_MOVE_INCOMING);
@@ -668,6 +772,9 @@ main(int argc, char **argv)
     g_test_add_func("/target/operator-cancels", test_operator_cancels);
     g_test_add_func("/target/name-is-taken", test_name_is_taken);
     g_test_add_func("/target/direct", test_direct);
+    g_test_add_func("/target/plain", test_plain);
+    g_test_add_func("/target/plain-ends", test_plain_ends);
+    g_test_add_func("/target/plain-is-not-allowed", test_plain_is_not_allowed);
     g_test_add_func("/target/tells-placed", test_tells_placed);
     g_test_add_func("/target/given-up-without-a-stream", test_given_up_without_a_stream);
     g_test_add_func("/target/given-up-early", test_given_up_early);

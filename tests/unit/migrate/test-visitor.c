@@ -111,6 +111,12 @@ test_hostile_first_messages(void)
         {"{\"do\":\"prepare\",\"move\":\"" ID
          "\",\"vm\":\"web\",\"generation\":1,\"transport\":\"pigeon\"}",
          "refused", "transport 'pigeon'"},
+        {"{\"do\":\"prepare\",\"move\":\"" ID
+         "\",\"vm\":\"web\",\"generation\":1,\"transport\":\"plain\"}",
+         "refused", "no network with 127.0.0.1"},
+        {"{\"do\":\"prepare\",\"move\":\"" ID
+         "\",\"vm\":\"web\",\"generation\":1,\"transport\":\"plain\",\"mode\":\"post-copy\"}",
+         "refused", "mode 'post-copy' is unknown here with transport 'plain'"},
         {"{\"do\":\"given-up\"}", "failed", "'generation' is missing"},
         {"{\"do\":\"given-up\",\"move\":\"" ID "\",\"vm\":\"web\",\"generation\":1}", "failed",
          "'generation' must"},
