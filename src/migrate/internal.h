@@ -252,8 +252,10 @@ typedef struct GwSource {
     int64_t downtime_limit_ms; /* the last one given to QEMU */
     uint64_t threshold;        /* ... and what it may have left then; 0: by its own estimate */
     GwSwitchover switchover;
-    unsigned looks;      /* since the first round ended */
-    uint64_t left_bytes; /* in QEMU */
+    unsigned looks;        /* since the first round ended */
+    uint64_t left_bytes;   /* in QEMU */
+    uint64_t best_bytes_s; /* that QEMU has sent for a while */
+    uint64_t told_bytes_s; /* what it was told of that; 0: nothing */
     int64_t started_us;
     int64_t stopped_us;
     int64_t running_us;

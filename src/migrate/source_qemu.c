@@ -50,6 +50,7 @@ note_figures(GwSource *source, json_t *answer)
         .dirty_bytes_s = (uint64_t)(gw_json_int(ram, "dirty-pages-rate", 0) * page_bytes),
     };
     source->left_bytes = input.remaining_bytes;
+    source->best_bytes_s = MAX(source->best_bytes_s, input.drain_bytes_s);
     source->looks += input.round > 1;
     source->progress = gw_progress_next(&source->progress, &input);
     gw_json_set_int(record, "percent", source->progress.percent);
@@ -86,16 +87,11 @@ on_adjusted(json_t *answer, const GError *error, void *data)
     }
 }
 
-static void
-adjust_downtime_limit(GwSource *source, GwQmp *qmp)
+/* Since 9.0. */
+static bool
+has_switchover_bandwidth(const GwSource *source)
 {
-    int64_t wanted = wanted_downtime_limit_ms(source);
-
-    if (wanted != source->downtime_limit_ms) {
-        source->downtime_limit_ms = wanted;
-        gw_qmp_call(qmp, "migrate-set-parameters",
-                    json_pack("{s:I}", "downtime-limit", (json_int_t)wanted), on_adjusted, source);
-    }
+    return atoi(gw_json_str(source->move->record, "source_qemu", "0")) >= 9;
 }
 
 /* QEMU multiplies the two; it counts bandwidth in bytes per millisecond. */
@@ -106,6 +102,30 @@ threshold_parameters(const GwSource *source)
 
     return json_pack("{s:I, s:I}", "downtime-limit", (json_int_t)source->downtime_limit_ms,
                      "avail-switchover-bandwidth", (json_int_t)MIN(per_ms, 1ull << 40) * 1000);
+}
+
+/*
+ * Where QEMU decides: by what it has sent in the last 100 ms. In the short rounds behind the first
+ * pass that is little, and it would go on for many of them although the link could take the rest at
+ * once. So it is told the best rate that it has shown.
+ */
+static void
+adjust_downtime_limit(GwSource *source, GwQmp *qmp)
+{
+    int64_t wanted_ms = wanted_downtime_limit_ms(source);
+    bool tells_rate =
+        has_switchover_bandwidth(source) && source->best_bytes_s > source->told_bytes_s;
+
+    if (wanted_ms == source->downtime_limit_ms && !tells_rate) {
+        return;
+    }
+    json_t *wanted = json_pack("{s:I}", "downtime-limit", (json_int_t)wanted_ms);
+    if (tells_rate) {
+        gw_json_set_int(wanted, "avail-switchover-bandwidth", (int64_t)source->best_bytes_s);
+        source->told_bytes_s = source->best_bytes_s;
+    }
+    source->downtime_limit_ms = wanted_ms;
+    gw_qmp_call(qmp, "migrate-set-parameters", wanted, on_adjusted, source);
 }
 
 static void
@@ -298,13 +318,6 @@ capability_list(bool may_post)
             list, json_pack("{s:s, s:b}", "capability", wanted[i].name, "state", wanted[i].on));
     }
     return json_pack("{s:o}", "capabilities", list);
-}
-
-/* Since 9.0. */
-static bool
-has_switchover_bandwidth(const GwSource *source)
-{
-    return atoi(gw_json_str(source->move->record, "source_qemu", "0")) >= 9;
 }
 
 static json_t *
