@@ -37,7 +37,7 @@ gw_visit_place(uint16_t block, uint64_t page, uint64_t *place)
  */
 typedef struct GwVisitWriter GwVisitWriter;
 
-#define GW_VISIT_MAX_WAITING 32768u
+#define GW_VISIT_MAX_WAITING 65536u
 
 /* GW_ERROR_IO. */
 GwVisitWriter *gw_visit_writer_new(const char *path, GError **error) GW_MUST_USE;

@@ -52,6 +52,7 @@ struct GwVisitWriter {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     GQueue pieces; /* of Piece */
+    GQueue empty;  /* of Piece: memory that is at hand, which new memory may not be */
     VisitState state;
     bool ended; /* the thread has */
 };
@@ -63,6 +64,7 @@ writer_unref(GwVisitWriter *writer)
         return;
     }
     g_queue_clear_full(&writer->pieces, g_free);
+    g_queue_clear_full(&writer->empty, g_free);
     g_free(writer->piece);
     gw_fd_clear(&writer->fd);
     pthread_cond_destroy(&writer->changed);
@@ -135,8 +137,8 @@ writer_thread(void *data)
         bool written = write_piece(writer, piece);
         int errnum = errno;
 
-        g_free(piece);
         pthread_mutex_lock(&writer->lock);
+        g_queue_push_head(&writer->empty, piece);
         if (!written) {
             gw_warn(NULL, "a VM's memory is not kept for its return: cannot write '%s': %s",
                     writer->part, g_strerror(errnum));
@@ -180,6 +182,7 @@ gw_visit_writer_new(const char *path, GError **error)
     pthread_mutex_init(&writer->lock, NULL);
     pthread_cond_init(&writer->changed, NULL);
     g_queue_init(&writer->pieces);
+    g_queue_init(&writer->empty);
     writer->fd = open(writer->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (writer->fd < 0) {
         gw_set_error_errno(error, errno, "cannot make '%s'", writer->part);
@@ -221,6 +224,10 @@ hand_over(GwVisitWriter *writer)
     }
     if (writer->state == VISIT_OPEN) {
         g_queue_push_tail(&writer->pieces, g_steal_pointer(&piece));
+        writer->piece = g_queue_pop_head(&writer->empty);
+        if (writer->piece) {
+            writer->piece->n = 0;
+        }
     }
     pthread_cond_broadcast(&writer->changed);
     pthread_mutex_unlock(&writer->lock);
