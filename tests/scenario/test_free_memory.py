@@ -26,10 +26,10 @@ def figures(move):
 def test_freed_memory_stays_home(make_cluster):
     """Of two guests that did the same the one without hints sends what it freed, the other not.
 
-    The guest tells what is free while its memory is sent: on a link so fast that both take a second
-    it is a matter of luck how much was sent before.
+    The guest tells what is free while its memory is sent, an emulated one in about two seconds: on a
+    fast link it is a matter of luck how much was sent before.
     """
-    cluster = make_cluster(Veth, mbit=300)
+    cluster = make_cluster(Veth, mbit=100)
     moves = {}
     for balloon in "hint", "plain":
         vm = used_and_freed(cluster, balloon, f"balloon = {balloon}\n")
