@@ -33,7 +33,7 @@ gw_visit_place(uint16_t block, uint64_t page, uint64_t *place)
 /*
  * Writes the pages of a stream to a file, behind the stream: a thread of its own does it, nobody
  * waits for it. When the disk does not follow, or is full, the visit is given up. The file is
- * PATH.part until it is whole. Memory: GW_VISIT_MAX_WAITING pages.
+ * PATH.part until it is whole. Memory: GW_VISIT_MAX_WAITING pages, 256 MiB.
  */
 typedef struct GwVisitWriter GwVisitWriter;
 

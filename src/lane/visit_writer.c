@@ -261,7 +261,7 @@ gw_visit_writer_put(GwVisitWriter *writer, uint16_t block, uint64_t page, const 
 void
 gw_visit_writer_keep(GwVisitWriter *writer)
 {
-    if (writer->piece) {
+    if (writer->piece && writer->piece->n > 0) {
         hand_over(writer);
     }
     pthread_mutex_lock(&writer->lock);
