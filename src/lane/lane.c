@@ -28,7 +28,8 @@
 /*
  * Links by measure. On a far link two, of which the first carries all until packets are lost
  * (link_path.c): then one that was lost holds up one of them only. With four, each of which looks
- * for its share of the link at first, more is lost, and the last frames wait for the slowest. On a near link as many as there are cores to encrypt beside QEMU and its guest.
+ * for its share of the link at first, more is lost, and the last frames wait for the slowest. On a
+ * near link as many as there are cores to encrypt beside QEMU and its guest.
  */
 #define FAR_LINKS      2u
 #define MAX_NEAR_LINKS 4u
